@@ -140,7 +140,8 @@ class Letterbox:
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         boxes = (xyxy - offset) / scale
         limit = np.array([self.width, self.height] * 2, np.float32)
-        return np.clip(boxes, 0, limit).astype(np.float32)
+        clipped: F32 = np.clip(boxes, 0, limit).astype(np.float32)
+        return clipped
 
     def to_net(self, xyxy: F32) -> F32:
         """(N, 4) frame px → (N, 4) net px."""

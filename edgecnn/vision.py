@@ -1,0 +1,153 @@
+"""The one preprocess, the decoders, NMS and IoU: quantize, check, bench and run all call these same functions.
+
+Boxes are decoded after the score threshold, so that a quiet road costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.bundle import ModelSpec
+from edgecnn.errors import InputError, ModelError
+from edgecnn.scene import F32, Detections, Letterbox, Picture
+
+
+class Preprocess:
+    """Lays a BGR picture into the network's input: resize, pad, channel order, (x - mean) / std.
+
+    Keeps its buffers between frames, so one instance serves one stream (state lives in instances).
+    """
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.model = model
+        depth = 1 if model.channels == "grey" else 3
+        if model.input.shape[1] != depth:
+            raise ModelError(
+                f"input {model.input.name} has shape {model.input.shape}", wanted=f"(1, {depth}, height, width)"
+            )
+        self._canvas = np.full((model.height, model.width, 3), model.pad, np.uint8)
+        self._tensor = np.empty(model.input.shape, np.float32)
+        self._letterbox: Letterbox | None = None
+
+    def __call__(self, bgr: Picture) -> tuple[F32, Letterbox]:
+        """(H, W, 3) uint8 → (1, C, height, width) float32 and the map back. The array is reused by the next call."""
+        if bgr.ndim != 3 or bgr.shape[2] != 3 or bgr.dtype != np.uint8 or 0 in bgr.shape:
+            raise InputError(f"a picture of shape {bgr.shape} and type {bgr.dtype}", wanted="(H, W, 3) uint8, BGR")
+        model, (height, width) = self.model, bgr.shape[:2]
+        box = fit(model, width, height)
+        if box != self._letterbox:  # another picture size: old pixels must not stay in the border
+            self._canvas[:] = model.pad
+            self._letterbox = box
+        inner_width, inner_height = round(width * box.scale_x), round(height * box.scale_y)
+        shrink = box.scale_x < 0.5
+        resized = cv2.resize(
+            bgr, (inner_width, inner_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        )
+        left, top = int(box.left), int(box.top)
+        if model.fit == "crop":
+            self._canvas[:] = resized[-top : model.height - top, -left : model.width - left]
+        else:
+            self._canvas[top : top + inner_height, left : left + inner_width] = resized
+        self._to_tensor()
+        return self._tensor, box
+
+    def _to_tensor(self) -> None:
+        model, canvas = self.model, self._canvas
+        if model.channels == "grey":
+            planes: tuple[Any, ...] = (cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY),)
+        else:
+            planes = tuple(cv2.split(canvas))
+            if model.channels == "rgb":
+                planes = planes[::-1]
+        for plane, out, mean, std in zip(planes, self._tensor[0], model.mean, model.std, strict=False):
+            np.subtract(plane, np.float32(mean), out=out)
+            if std != 1.0:
+                out /= np.float32(std)
+
+
+def fit(model: ModelSpec, width: int, height: int) -> Letterbox:
+    """How a picture of (width, height) px lies in the network's input; a letterbox pads right and below, as YOLOX does."""
+    across, down = model.width / width, model.height / height
+    if model.fit == "stretch":
+        return Letterbox(across, down, 0.0, 0.0, width, height)
+    scale = min(across, down) if model.fit == "letterbox" else max(across, down)
+    left = top = 0.0
+    if model.fit == "crop":
+        left = -float((round(width * scale) - model.width) // 2)
+        top = -float((round(height * scale) - model.height) // 2)
+    return Letterbox(scale, scale, left, top, width, height)
+
+
+def grid(model: ModelSpec) -> tuple[F32, F32]:
+    """(A, 2) cell corners in net px and (A,) strides, level by level, row by row: the order of both box decoders."""
+    cells, strides = [], []
+    for stride in model.strides:
+        rows, columns = -(-model.height // stride), -(-model.width // stride)
+        y, x = np.mgrid[:rows, :columns]
+        cells.append(np.stack([x.ravel(), y.ravel()], 1) * stride)
+        strides.append(np.full(rows * columns, stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+class DecodeDetections:
+    """Network outputs → Detections in frame px. YOLOX, arXiv:2107.08430, section 2.1: centre = (cell + d) * stride,
+    size = exp(s) * stride; score = objectness * class."""
+
+    def __init__(self, model: ModelSpec, *, score: float = 0.3, iou: float = 0.5, limit: int = 100) -> None:
+        self.model, self.score, self.iou, self.limit = model, score, iou, limit
+        self._cell, self._stride = grid(model)
+
+    def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Detections:
+        raw, score = self._split(list(outputs.values()))
+        best = score.max(1)
+        rows = np.flatnonzero(best > self.score)
+        if not len(rows):
+            return Detections.empty()
+        stride = self._stride[rows, None]
+        centre = self._cell[rows] + raw[rows, :2] * stride
+        half = np.exp(np.clip(raw[rows, 2:], -8, 8)) * stride / 2
+        xyxy = box.to_frame(np.concatenate([centre - half, centre + half], 1).astype(np.float32))
+        found = Detections(xyxy, best[rows].astype(np.float32), score[rows].argmax(1))
+        # a box that lies wholly in the padding has no area in the frame
+        found = found[(xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1)]
+        return nms(found, self.iou, self.limit)
+
+    def _split(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """→ (A, 4) raw boxes in strides, (A, C) scores."""
+        match self.model.decode:
+            case "roadnet":
+                return outputs[0][0], outputs[1][0]
+            case "yolox":
+                return outputs[0][0, :, :4], outputs[0][0, :, 4:5] * outputs[0][0, :, 5:]
+            case other:
+                raise ModelError(f"decoder '{other}' gives no boxes", wanted="roadnet or yolox")
+
+
+def nms(found: Detections, iou: float, limit: int) -> Detections:
+    """Class-aware non-maximum suppression, best score first; at most `limit` rows."""
+    if not len(found):
+        return found
+    wh = np.concatenate([found.xyxy[:, :2], found.xyxy[:, 2:] - found.xyxy[:, :2]], 1)
+    kept = np.asarray(
+        cv2.dnn.NMSBoxesBatched(wh.tolist(), found.score.tolist(), found.label.tolist(), 0.0, iou), np.int64
+    ).ravel()
+    kept = kept[np.argsort(-found.score[kept], kind="stable")][:limit]
+    result: Detections = found[kept]
+    return result
+
+
+def iou_matrix(a: F32, b: F32) -> F32:
+    """(N, 4), (M, 4) xyxy → (N, M) intersection over union; 0 where both boxes are empty."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    overlap = np.prod(np.clip(high - low, 0, None), axis=2)
+    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)
+    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)
+    union = area_a[:, None] + area_b[None, :] - overlap
+    result: F32 = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0).astype(np.float32)
+    return result
