@@ -1,7 +1,7 @@
 """The bundle: one directory in which the stages meet, and all that a board must know of a model.
 
     adas.bundle/
-      manifest.json            ModelSpec + one record a stage: key, parent, settings, tool versions, facts, sha256 of each file
+      manifest.json            ModelSpec + a record a stage: key, parent, settings, tool versions, facts, sha256 of files
       weights.safetensors      train (or the weights that the recipe names)
       slim.safetensors         slim
       model.onnx               export: FP32

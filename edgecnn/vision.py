@@ -71,7 +71,7 @@ class Preprocess:
 
 
 def fit(model: ModelSpec, width: int, height: int) -> Letterbox:
-    """How a picture of (width, height) px lies in the network's input; a letterbox pads right and below, as YOLOX does."""
+    """How a picture of (width, height) px lies in the network's input; a letterbox pads right and below."""
     across, down = model.width / width, model.height / height
     if model.fit == "stretch":
         return Letterbox(across, down, 0.0, 0.0, width, height)

@@ -1,0 +1,46 @@
+"""Progress bars and notes on standard error, so that standard output stays free for results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def note(text: str) -> None:
+    """One line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar with the time that remains; yields `advance(n)`. Off a terminal it says when it starts and ends."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        note(f"{label} ({total}) ..." if total else f"{label} ...")
+        yield lambda _n: None
+        return
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as shown:
+        task = shown.add_task(label, total=total)
+        yield lambda n: shown.advance(task, n)
+
+
+def tracked(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+    """The items, with a bar that counts them."""
+    with bar(label, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
