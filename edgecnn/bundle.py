@@ -1,7 +1,7 @@
 """The bundle: one directory in which the stages meet, and all that a board must know of a model.
 
     adas.bundle/
-      manifest.json            ModelSpec + a record a stage: key, parent, settings, tool versions, facts, sha256 of files
+      manifest.json            ModelSpec + a record a stage: key, parent, settings, tools, facts, sha256 of files
       weights.safetensors      train (or the weights that the recipe names)
       slim.safetensors         slim
       model.onnx               export: FP32
@@ -109,6 +109,7 @@ class StageRecord:
     files: Mapping[str, tuple[str, str]]  # role -> (file name, sha256)
     made_on: Mapping[str, str]  # tool versions, platform, time
     facts: Mapping[str, Any]  # figures that the stage measured: they land in reports
+    model: ModelSpec | None = None  # as this stage left it: slimming changes the widths
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Bundle:
     name: str = ""
     model: ModelSpec | None = None
     stages: Mapping[str, StageRecord] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the recipe's `run` and `check` sections: the defaults
 
     @classmethod
     def read(cls, path: Path | str) -> Bundle:
@@ -139,12 +141,8 @@ class Bundle:
             body = {k: v for k, v in data.items() if k != "sha256"}
             if data["sha256"] != _digest(body):
                 raise BundleError(f"{manifest} was changed after it was written", do="Compile the recipe again")
-            stages = {
-                name: StageRecord(**{**s, "files": {r: (f[0], f[1]) for r, f in s["files"].items()}})
-                for name, s in data["stages"].items()
-            }
-            model = None if data["model"] is None else ModelSpec.from_json(data["model"])
-            return cls(path, data["name"], model, stages)
+            stages = {name: _record(record) for name, record in data["stages"].items()}
+            return cls(path, data["name"], _model(data["model"]), stages, data["settings"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{manifest} is damaged ({error})", wanted="the JSON that edgecnn wrote", do="Compile the recipe again"
@@ -200,6 +198,11 @@ class Bundle:
                 return self.stages[earlier].key
         return ""
 
+    def before(self, stage: str) -> Bundle:
+        """The bundle as a stage finds it: without the records of this and later stages, the model as it then was."""
+        kept = {s: self.stages[s] for s in STAGES[: STAGES.index(stage)] if s in self.stages}
+        return replace(self, stages=kept, model=next((r.model for r in reversed(kept.values())), None))
+
     def with_stage(
         self,
         stage: str,
@@ -222,6 +225,7 @@ class Bundle:
             files={role: (name, sha256(self.path / name)) for role, name in files.items()},
             made_on=dict(tools),
             facts=facts,
+            model=model or self.model,
         )
         earlier = STAGES[: STAGES.index(stage)]
         kept = {s: r for s, r in self.stages.items() if s in earlier}
@@ -236,6 +240,7 @@ class Bundle:
             "name": self.name,
             "model": None if self.model is None else asdict(self.model),
             "stages": {name: asdict(record) for name, record in self.stages.items()},
+            "settings": self.settings,
         }
         data = json.loads(json.dumps(data, default=_plain))
         data["sha256"] = _digest(data)
@@ -251,6 +256,17 @@ _MAKERS = {
     "int8_cpu": "edgecnn quantize RECIPE",
     "engine": "edgecnn build RECIPE",
 }
+
+
+def _record(data: Mapping[str, Any]) -> StageRecord:
+    files = {role: (str(name), str(digest)) for role, (name, digest) in data["files"].items()}
+    if outside := [name for name, _ in files.values() if Path(name).name != name]:
+        raise ValueError(f"it names a file outside of its folder: {outside[0]}")
+    return StageRecord(**{**data, "files": files, "model": _model(data["model"])})
+
+
+def _model(data: Mapping[str, Any] | None) -> ModelSpec | None:
+    return None if data is None else ModelSpec.from_json(data)
 
 
 def stage_key(parent: str, settings: Mapping[str, Any], version: int) -> str:
