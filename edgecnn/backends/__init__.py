@@ -1,0 +1,86 @@
+"""Whatever runs a network, behind one call: named arrays in, named arrays out. One file each, imported on opening.
+
+Running never builds: a missing file is an error that names the command which makes it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, get_args
+
+from numpy.typing import NDArray
+
+from edgecnn.bundle import Bundle, ModelSpec
+from edgecnn.errors import MissingDependency, ModelError
+
+Array = NDArray[Any]
+Precision = Literal["fp32", "int8", "engine", "auto"]
+FRAME = "frame"  # feed with the frame's index, () int64; a network does not ask for it, `replay` does
+
+
+class Backend(Protocol):
+    """A loaded network. `feeds` may hold more than it asks for; outputs come in the network's order.
+
+    One instance serves one thread. The arrays that come back are the caller's.
+    """
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int = 0) -> Backend:
+    """Load the bundle's file for a precision (see `choose`), checked by its sha256, and hold its outputs against the
+    decoder. `threads` counts for CPUs only; 0: every core but one, which is left to the picture decoder.
+
+    Raises BundleError (file missing or changed), ModelError (shapes), MissingDependency (runtime or GPU not here).
+    """
+    model = bundle.require_model()
+    match choose(bundle, precision):
+        case "engine":
+            from edgecnn.backends.trt import TensorRT
+
+            return TensorRT(bundle.file("engine"), model)
+        case role:
+            try:
+                from edgecnn.backends.ort import OnnxRuntime
+            except ImportError as error:
+                raise MissingDependency(
+                    f"onnxruntime does not load ({error})", do="Run: pip install onnxruntime"
+                ) from error
+            return OnnxRuntime(bundle.file(role), model, threads=threads)
+
+
+def choose(bundle: Bundle, precision: Precision) -> str:
+    """The role of the file that a precision means here. Raises BundleError where the bundle has none.
+
+    fp32 and int8 run on the CPU: for int8 that is the file with unsigned activations, 2-4 times faster there than
+    TensorRT's signed form. `auto` is the engine where this machine can load one, then int8, then fp32.
+    """
+    match precision:
+        case "fp32":
+            return "fp32"
+        case "int8":
+            return "int8" if bundle.has("int8") and not bundle.has("int8_cpu") else "int8_cpu"
+        case "engine":
+            return "engine"
+        case "auto":
+            if bundle.has("engine") and _can_load(bundle):
+                return "engine"
+            return next((role for role in ("int8_cpu", "int8") if bundle.has(role)), "fp32")
+        case other:
+            raise ModelError(f"precision '{other}'", wanted=f"one of {', '.join(get_args(Precision))}")
+
+
+def _can_load(bundle: Bundle) -> bool:
+    """Whether the runtime that built the engine, and a GPU, are here."""
+    from edgecnn.backends.trt import gpus, runtime_of
+
+    name = bundle.stages["build"].files["engine"][0]
+    return importlib.util.find_spec(runtime_of(name)) is not None and gpus() > 0
+
+
+def check_input(model: ModelSpec, inputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold a loaded network's inputs against what the preprocess delivers. Raises ModelError."""
+    wanted = {model.input.name: model.input.shape}
+    if dict(inputs) != wanted:
+        raise ModelError(f"the network asks for {dict(inputs)}", wanted=f"{wanted}", do="Compile the recipe again")
