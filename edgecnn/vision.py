@@ -43,7 +43,7 @@ class Preprocess:
         if box != self._letterbox:  # another picture size: old pixels must not stay in the border
             self._canvas[:] = model.pad
             self._letterbox = box
-        inner_width, inner_height = round(width * box.scale_x), round(height * box.scale_y)
+        inner_width, inner_height = max(1, round(width * box.scale_x)), max(1, round(height * box.scale_y))
         shrink = box.scale_x < 0.5
         resized = cv2.resize(
             bgr, (inner_width, inner_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR

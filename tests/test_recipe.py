@@ -1,0 +1,93 @@
+"""The recipe: what it refuses, in which words, and that every shipped one loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgecnn.errors import InputError, RecipeError
+from edgecnn.recipe import load
+
+ROOT = Path(__file__).resolve().parents[1]
+GOOD = "name: tiny\nmodel: {arch: lenet5}\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (GOOD + "trian: {epochs: 1}\n", ["unknown key 'trian'", "did you mean 'train'?"]),
+        (GOOD + "train: {epoch: 1}\n", ["unknown key 'train.epoch'", "did you mean 'epochs'?"]),
+        (GOOD + "slim: {finetune: {epoch: 1}}\n", ["unknown key 'slim.finetune.epoch'", "did you mean 'epochs'?"]),
+        (
+            GOOD + "quantize: {data: {pictres: 3}}\n",
+            ["unknown key 'quantize.data.pictres'", "did you mean 'pictures'?"],
+        ),
+        (GOOD + "run: {xyz: 1}\n", ["unknown key 'run.xyz'", "known: score, iou"]),
+        (GOOD + "train: {epochs: -1}\n", ["key 'train.epochs'", "came: -1"]),
+        (GOOD + "train: {lr: fast}\n", ["key 'train.lr'", "came: 'fast'"]),
+        (GOOD + "quantize: {bins: 128}\n", ["key 'quantize.bins'", "2048", "came: 128"]),
+        (GOOD + "train: {data: {kind: coco}}\n", ["key 'train.data'", "needs a path"]),
+        (GOOD + "train: {data: {kind: sim, path: x}}\n", ["key 'train.data'", "takes no path"]),
+        ("name: tiny\nmodel: {arch: alexnett}\n", ["key 'model.arch'", "came: 'alexnett'"]),
+        ("name: tiny\nmodel: {arch: lenet5, onnx: a.onnx}\n", ["either `arch`", "or `onnx`"]),
+        ("name: tiny\nmodel: {onnx: a.onnx}\n", ["`onnx` needs `decode`"]),
+        ("name: tiny\n", ["key 'model' is missing"]),
+        ("name: [tiny\n", ["line 2 is not YAML"]),
+        ("- a\n- b\n", ["holds list"]),
+        ("", ["holds nothing"]),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_that_names_the_key(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        load(path)
+    line = str(caught.value)
+    assert "\n" not in line and str(path) in line
+    for word in words:
+        assert word in line
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load(path)
+
+
+def test_a_missing_recipe_and_a_folder(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(InputError, match="no recipe at"):
+            load(path)
+
+
+def test_relative_paths_count_from_the_recipes_folder(tmp_path: Path) -> None:
+    recipe = load(
+        written(
+            tmp_path,
+            "name: mine\nmodel: {onnx: nets/a.onnx, decode: yolox}\n"
+            "check: {data: {kind: coco, path: /data/coco}, baseline: base.json}\n",
+        )
+    )
+    assert recipe.model.onnx == tmp_path / "nets" / "a.onnx"
+    assert recipe.check.baseline == tmp_path / "base.json"
+    assert recipe.check.data.path == Path("/data/coco")
+    assert load(written(tmp_path, GOOD + "train: {epochs: 3}\n")).train.epochs == 3
+
+
+def test_a_yaml_tag_builds_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is not YAML"):
+        load(written(tmp_path, "name: !!python/object/apply:os.getcwd []\nmodel: {arch: lenet5}\n"))
+
+
+def test_every_shipped_recipe_loads() -> None:
+    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    assert "adas.yaml" in [path.name for path in recipes]
+    for path in recipes:
+        assert load(path).name
