@@ -42,7 +42,11 @@ def evaluate_detections(
         raise InputError("no pictures to evaluate", wanted="at least one (Detections, Truth) pair")
 
     precision, recall = _curves(samples, {index: (index,) for index in range(len(classes))})
-    figures = {"AP": _mean(precision[..., 0]), "AP50": _mean(precision[0, :, :, 0]), "AP75": _mean(precision[5, :, :, 0])}
+    figures = {
+        "AP": _mean(precision[..., 0]),
+        "AP50": _mean(precision[0, :, :, 0]),
+        "AP75": _mean(precision[5, :, :, 0]),
+    }
     figures |= {f"AP_{size}": _mean(precision[..., i]) for i, size in enumerate(_SIZES) if i}
     figures["AR"] = _mean(recall[..., 0])
     for index, name in enumerate(classes):

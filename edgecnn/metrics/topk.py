@@ -23,7 +23,9 @@ def topk(scores: NDArray[Any], labels: NDArray[np.integer[Any]], ks: Sequence[in
         raise InputError(f"scores of shape {scores.shape} and labels of shape {labels.shape}", wanted="(N, C) and (N,)")
     classes = scores.shape[1]
     if labels.min() < 0 or labels.max() >= classes:
-        raise InputError(f"labels from {labels.min()} to {labels.max()}", wanted=f"0 to {classes - 1}, as many as scores")
+        raise InputError(
+            f"labels from {labels.min()} to {labels.max()}", wanted=f"0 to {classes - 1}, as many as scores"
+        )
     true = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
     rank = (scores >= true).sum(axis=1)  # 1 = best; the true class counts itself
     rank = np.where(np.isnan(true[:, 0]), classes + 1, rank)

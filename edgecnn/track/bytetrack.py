@@ -1,0 +1,219 @@
+"""A multi-object tracker that uses every detection, the weak ones too.
+
+Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV 2022: strong detections are
+matched first, then weak ones continue the tracks that are left (an object half hidden is detected weakly), and only
+strong ones start a track. Differences: time is real, so frames may be dropped and the detector may run in every k-th
+frame only; boxes move by edgecnn.track.motion, in px of the frame; and everything is a column over tracks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.scene import F32, I64, Bool, Detections, Tracks
+from edgecnn.track.assign import F64, Index, assign, iou
+from edgecnn.track.motion import Motion, Noise
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Scores and overlaps in [0, 1]."""
+
+    high: float = 0.5  # a detection at or above is strong
+    low: float = 0.1  # below, it is not looked at
+    birth: float = 0.6  # a strong detection at or above, and not matched, starts a track
+    match_high: float = 0.2  # least IoU × score of a strong detection with a track
+    match_low: float = 0.5  # least IoU of a weak detection with a track that was seen in the last detector frame
+    match_new: float = 0.3  # least IoU × score of a strong detection with a track not yet confirmed
+    duplicate: float = 0.85  # of two tracks of one class that overlap more, the younger is dropped
+    other_label: float = 0.5  # IoU is multiplied by this where the labels differ: a van may be called truck for once
+    lost_s: float = 1.0  # a track not seen for this long is dropped
+    coast_s: float = 0.07  # a confirmed track that the detector missed is still returned for this long
+    min_hits: int = 2  # detections before a track is confirmed (in the first frame 1)
+    noise: Noise = field(default_factory=Noise)
+
+
+@dataclass
+class _State:
+    """Columns of N tracks beside their motion."""
+
+    id: I64  # (N,)
+    label: I64  # (N,)
+    vote: F64  # (N,) evidence for `label`: scores of equal labels, less those of other labels
+    score: F64  # (N,) of the last matched detection
+    born: F64  # (N,) s
+    seen: F64  # (N,) s, when last matched
+    hits: I64  # (N,) matched detections
+    missed: I64  # (N,) frames since matched
+    lost: Bool  # (N,) the last detector frame did not see it
+
+    def __getitem__(self, rows: NDArray[np.generic]) -> _State:
+        return _State(**{name: column[rows] for name, column in vars(self).items()})
+
+    def joined(self, other: _State) -> _State:
+        pairs = zip(vars(self).items(), vars(other).values(), strict=True)
+        return _State(**{name: np.concatenate([mine, theirs]) for (name, mine), theirs in pairs})
+
+
+class ByteTrack:
+    """Tracks of one camera. `fps` stands in for the time between two frames where their time stamps do not rise."""
+
+    def __init__(self, settings: Settings | None = None, fps: float = 30.0) -> None:
+        self.settings = settings or Settings()
+        self._period_s = 1.0 / fps
+        self._next_id = 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tracks, as after a hard cut. Their ids are not given again."""
+        none, empty = np.zeros(0), Detections.empty()
+        self._motion = Motion.born(empty.xyxy, self.settings.noise)
+        integers = none.astype(np.int64)
+        self._state = _State(integers, integers, none, none, none, none, integers, integers, none.astype(bool))
+        self._shown: Index = integers  # rows that the last call returned
+        self._t_ns: int | None = None
+        self._now = 0.0  # s since the first frame
+        self._started = False  # a detector frame was seen
+
+    def step(self, detections: Detections | None, t_ns: int, *, frame_size: tuple[int, int]) -> Tracks:
+        """One frame taken at `t_ns`; `frame_size` is (width, height) in px.
+
+        `detections` is None where the detector did not run: tracks move on and none is lost by that.
+        Returns the confirmed tracks that the last detector frame saw, or missed for no more than `coast_s`.
+        """
+        self._advance(t_ns)
+        if detections is not None:
+            self._associate(detections)
+        self._drop_outside(frame_size)
+        return self._tracks()
+
+    def step_flow(self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int]) -> Tracks:
+        """One frame without detector, but with boxes `xyxy` (N, 4) measured by other means, where `ok` (N,).
+
+        The rows are those of the Tracks that the last call returned. `missed` counts on: nothing was detected.
+        """
+        if len(xyxy) != len(self._shown) or len(ok) != len(self._shown):
+            raise ValueError(f"{len(xyxy)} boxes and {len(ok)} flags for the {len(self._shown)} tracks last returned")
+        self._advance(t_ns)
+        if ok.any():
+            self._motion.update(self._shown[ok], xyxy[ok], self.settings.noise, FLOW_NOISE)
+        self._drop_outside(frame_size)
+        return self._tracks()
+
+    def _advance(self, t_ns: int) -> None:
+        elapsed_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) / 1e9
+        if self._t_ns is not None and elapsed_s <= 0:
+            elapsed_s = self._period_s
+        self._t_ns = t_ns
+        self._now += elapsed_s
+        self._motion.predict(elapsed_s, self.settings.noise)
+        self._state.missed += 1
+
+    def _associate(self, detections: Detections) -> None:
+        s, state = self.settings, self._state
+        boxes = self._motion.xyxy()
+        overlap = iou(boxes, detections.xyxy)
+        overlap[state.label[:, None] != detections.label[None]] *= s.other_label
+        fused = overlap * detections.score
+
+        strong = detections.score >= s.high
+        weak = ~strong & (detections.score >= s.low)
+        confirmed = state.hits >= s.min_hits
+        to_track = np.full(len(detections), -1)  # the row of the track that each detection continues
+
+        def match(tracks: Bool, found: Bool, similarity: F64, at_least: float) -> None:
+            rows, columns = np.flatnonzero(tracks), np.flatnonzero(found & (to_track < 0))
+            if rows.size and columns.size:
+                i, j = assign(similarity[np.ix_(rows, columns)], at_least)
+                to_track[columns[j]] = rows[i]
+
+        match(confirmed, strong, fused, s.match_high)
+        free = np.ones(len(boxes), bool)
+        free[to_track[to_track >= 0]] = False
+        match(confirmed & free & ~state.lost, weak, overlap, s.match_low)
+        match(~confirmed, strong, fused, s.match_new)
+
+        matched = np.flatnonzero(to_track >= 0)
+        self._continue(to_track[matched], detections[matched])
+        state.lost[:] = True
+        state.lost[to_track[matched]] = False
+        expired = state.lost & ((self._now - state.seen > s.lost_s) | ~confirmed)
+        self._keep(~expired)
+        self._drop_duplicates()
+        self._give_birth(detections[strong & (to_track < 0) & (detections.score >= s.birth)])
+        self._started = True
+
+    def _continue(self, rows: Index, found: Detections) -> None:
+        """The tracks `rows` are seen again, each in one detection."""
+        state = self._state
+        self._motion.update(rows, found.xyxy, self.settings.noise)
+        # The label with the majority of score (Boyer and Moore's vote): one odd frame does not rename a track.
+        same = state.label[rows] == found.label
+        vote = state.vote[rows] + np.where(same, found.score, -found.score)
+        state.label[rows] = np.where(vote < 0, found.label, state.label[rows])
+        state.vote[rows] = np.abs(vote)
+        state.score[rows] = found.score
+        state.seen[rows] = self._now
+        state.hits[rows] += 1
+        state.missed[rows] = 0
+
+    def _give_birth(self, found: Detections) -> None:
+        n = len(found)
+        if not n:
+            return
+        ids = np.arange(self._next_id, self._next_id + n)
+        self._next_id += n
+        now, hits = np.full(n, self._now), np.full(n, 1 if self._started else self.settings.min_hits)
+        score = found.score.astype(np.float64)
+        none = np.zeros(n, np.int64)
+        new = _State(ids, found.label, score, score, now, now.copy(), hits, none, none.astype(bool))
+        self._state = self._state.joined(new)
+        self._motion = self._motion.joined(Motion.born(found.xyxy, self.settings.noise))
+
+    def _drop_duplicates(self) -> None:
+        state = self._state
+        boxes = self._motion.xyxy()
+        same = (iou(boxes, boxes) > self.settings.duplicate) & (state.label[:, None] == state.label[None])
+        older = state.hits[:, None] > state.hits[None]
+        older |= (state.hits[:, None] == state.hits[None]) & (state.id[:, None] < state.id[None])
+        doubled = (same & older).any(axis=0)
+        if doubled.any():
+            self._keep(~doubled)
+
+    def _drop_outside(self, frame_size: tuple[int, int]) -> None:
+        """Tracks whose centre was carried out of the picture have left it."""
+        width, height = frame_size
+        x, y = self._motion.value[:, 0], self._motion.value[:, 1]
+        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        keep = inside | (self._state.missed == 0)
+        if not keep.all():
+            self._keep(keep)
+
+    def _keep(self, rows: Bool) -> None:
+        if not rows.all():
+            self._state, self._motion = self._state[rows], self._motion[rows]
+
+    def _tracks(self) -> Tracks:
+        s, state = self.settings, self._state
+        confirmed = state.hits >= s.min_hits
+        coasting = self._now - state.seen <= s.coast_s
+        self._shown = np.flatnonzero(confirmed & (~state.lost | coasting))
+        rows = self._shown
+        motion = self._motion[rows]
+        return Tracks(
+            id=state.id[rows],
+            xyxy=motion.xyxy().astype(np.float32),
+            score=state.score[rows].astype(np.float32),
+            label=state.label[rows],
+            velocity=motion.rate[:, :2].astype(np.float32),
+            growth=motion.rate[:, 2].astype(np.float32),
+            age_s=(self._now - state.born[rows]).astype(np.float32),
+            missed=state.missed[rows],
+            confirmed=np.ones(len(rows), bool),
+        )
+
+
+FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
