@@ -1,0 +1,189 @@
+"""An ONNX graph made ready for quantisation, and a view on who makes and who reads each tensor.
+
+`prepare` changes no output beyond rounding: constants are folded, Conv+BatchNormalization is merged, Identity goes,
+Gemm weights lie as (outputs, inputs), and every node has a name of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper, version_converter
+from onnx.reference import ReferenceEvaluator
+
+from edgecnn.errors import InputError, ModelError
+
+OPSET = 13  # the first in which QuantizeLinear has an axis
+
+
+class View:
+    """Producers, readers and constants of a graph. Made anew after the graph changes."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self.model, self.graph = model, model.graph
+        self.outputs = {o.name for o in self.graph.output}
+        self.producer: dict[str, NodeProto] = {name: node for node in self.graph.node for name in node.output if name}
+        self.readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
+        for node in self.graph.node:
+            for index, name in enumerate(node.input):
+                if name:
+                    self.readers[name].append((node, index))
+        self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in self.graph.initializer}
+
+    def constant(self, name: str) -> NDArray[np.float32] | None:
+        """The value of an initialiser, None for any other tensor."""
+        tensor = self.constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+
+def attribute(node: NodeProto, name: str, default: float | int | str) -> float | int | str:
+    """A scalar attribute of a node."""
+    for a in node.attribute:
+        if a.name == name:
+            value = helper.get_attribute_value(a)
+            return value.decode() if isinstance(value, bytes) else value  # type: ignore[no-any-return]
+    return default
+
+
+def load(path: Path) -> ModelProto:
+    """Raises InputError if the file is missing, empty, truncated or not ONNX."""
+    if not path.is_file():
+        raise InputError(f"no network at {path}", wanted="an ONNX file")
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf, checker and file errors share no base class
+        raise InputError(f"{path} is not a readable ONNX network ({error})"[:300], wanted="an ONNX file") from error
+    if not model.graph.node:
+        raise InputError(f"{path} holds an ONNX graph without a single node", wanted="a network")
+    return model
+
+
+def prepare(model: ModelProto) -> ModelProto:
+    """A copy in the form that the rest of this package reads. Raises ModelError for float16 networks."""
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    result = ModelProto()
+    result.CopyFrom(model if opset >= OPSET else version_converter.convert_version(model, OPSET))
+    if any(t.data_type == onnx.TensorProto.FLOAT16 for t in result.graph.initializer):
+        raise ModelError("the network holds float16 weights", wanted="float32: one INT8 form then fits every TensorRT")
+    _constants(result)
+    _identities(result)
+    _batch_norms(result)
+    _gemms(result)
+    _names(result)
+    _sweep(result)
+    del result.graph.value_info[:]
+    return result
+
+
+def _constants(model: ModelProto) -> None:
+    """Constant nodes, and nodes that read only constants, become initialisers."""
+    graph = model.graph
+    given = {t.name for t in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in given]  # before IR 4 initialisers were inputs too
+    del graph.input[:]
+    graph.input.extend(inputs)
+    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    kept = []
+    for node in graph.node:
+        feeds = [name for name in node.input if name]
+        closed = all(name in values for name in feeds) and not any(
+            a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute
+        )
+        if not closed or node.op_type.startswith("Random") or any(o.name in node.output for o in graph.output):
+            kept.append(node)
+            continue
+        single = helper.make_graph(
+            [node],
+            "fold",
+            [helper.make_value_info(n, onnx.TypeProto()) for n in dict.fromkeys(feeds)],
+            [helper.make_value_info(n, onnx.TypeProto()) for n in node.output],
+        )
+        one = helper.make_model(single, opset_imports=model.opset_import)
+        outputs = ReferenceEvaluator(one).run(None, {name: values[name] for name in feeds})
+        for name, value in zip(node.output, outputs, strict=True):
+            values[name] = np.asarray(value)
+            graph.initializer.append(numpy_helper.from_array(values[name], name))
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _identities(model: ModelProto) -> None:
+    graph, view = model.graph, View(model)
+    for node in list(graph.node):
+        if node.op_type not in ("Identity", "Dropout") or node.output[0] in view.outputs:
+            continue
+        for reader in graph.node:
+            for index, name in enumerate(reader.input):
+                if name == node.output[0]:
+                    reader.input[index] = node.input[0]
+        graph.node.remove(node)
+
+
+def _batch_norms(model: ModelProto) -> None:
+    """y = g (Wx + b - m) / sqrt(v + eps) + h is a convolution again (Jacob et al. 2018, arXiv:1712.05877, section 3.2)."""
+    graph, view = model.graph, View(model)
+    for norm in list(graph.node):
+        conv = view.producer.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
+        if conv is None or conv.op_type != "Conv" or len(view.readers[norm.input[0]]) != 1:
+            continue
+        weight, constants = view.constant(conv.input[1]), [view.constant(name) for name in norm.input[1:5]]
+        bias = view.constant(conv.input[2]) if len(conv.input) > 2 else np.float32(0)
+        if weight is None or bias is None or any(c is None for c in constants) or norm.input[0] in view.outputs:
+            continue
+        gain, shift, mean, variance = (c for c in constants if c is not None)
+        factor = gain / np.sqrt(variance + np.float32(attribute(norm, "epsilon", 1e-5)))
+        merged = {
+            f"{conv.output[0]}_weight": weight * factor.reshape(-1, *[1] * (weight.ndim - 1)),
+            f"{conv.output[0]}_bias": (bias - mean) * factor + shift,
+        }
+        del conv.input[1:]
+        conv.input.extend(merged)
+        graph.initializer.extend(numpy_helper.from_array(v.astype(np.float32), k) for k, v in merged.items())
+        conv.output[0] = norm.output[0]
+        graph.node.remove(norm)
+
+
+def _gemms(model: ModelProto) -> None:
+    """TensorRT reads a weight scale on any axis but the first wrongly, so outputs come first."""
+    graph, view = model.graph, View(model)
+    for node in graph.node:
+        if node.op_type != "Gemm" or attribute(node, "transB", 0):
+            continue
+        weight = view.constant(node.input[1])
+        if weight is None:
+            continue
+        name = f"{node.output[0]}_weight"
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(weight.T), name))
+        node.input[1] = name
+        kept = [a for a in node.attribute if a.name != "transB"]
+        del node.attribute[:]
+        node.attribute.extend([*kept, helper.make_attribute("transB", 1)])
+
+
+def _names(model: ModelProto) -> None:
+    seen: set[str] = set()
+    for node in model.graph.node:
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{node.output[0]}"
+        seen.add(node.name)
+
+
+def _sweep(model: ModelProto) -> None:
+    """Drop what nothing reads."""
+    graph = model.graph
+    wanted = {o.name for o in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    used = [t for t in graph.initializer if t.name in wanted]
+    del graph.initializer[:]
+    graph.initializer.extend(used)
