@@ -27,7 +27,7 @@ class Stage(Protocol):
     VERSION: int  # raised when the same settings would give other files
 
     def settings(self, recipe: Recipe) -> dict[str, Any]:
-        """All that the result depends on besides the parent, JSON-able, files by their sha256. Imports nothing heavy."""
+        """All that the result depends on besides the parent, JSON-able, files by sha256. Imports nothing heavy."""
 
     def run_stage(self, bundle: Bundle, recipe: Recipe) -> Bundle:
         """Write the stage's files into `bundle.path`, record them with `Bundle.with_stage`, return the new bundle."""
@@ -54,8 +54,8 @@ class Compiled:
 def compile_recipe(path: Path | str, out: Path | None = None, *, until: str = "build") -> Compiled:
     """Bring a recipe's bundle up to date, as far as stage `until`. `out` is runs/<recipe name>.bundle unless given.
 
-    A stage that fails leaves the manifest as it was. Raises every EdgecnnError that a stage may raise, RecipeError where
-    the recipe has no stage `until`, and BundleError where the folder holds something else or another compile runs in it.
+    A stage that fails leaves the manifest as it was. Raises every EdgecnnError that a stage may raise, RecipeError
+    where the recipe has no stage `until`, BundleError where the folder holds something else, or another compile runs.
     """
     recipe = load(path)
     stages = _planned(recipe)
@@ -117,21 +117,29 @@ def _missing(stage: str, recipe: Recipe) -> str:
 
 def _module(stage: str) -> Stage:
     """The one place that knows where stages live; only the stage asked for is imported."""
-    module: Stage
     match stage:
         case "train":
-            from edgecnn.zoo import train as module
+            from edgecnn.zoo import train
+
+            return train
         case "slim":
-            import edgecnn.slim as module
+            from edgecnn import slim
+
+            return slim
         case "export":
-            import edgecnn.export as module
+            from edgecnn import export
+
+            return export
         case "quantize":
-            import edgecnn.quantize as module
+            from edgecnn import quantize
+
+            return quantize
         case "build":
-            import edgecnn.build as module
+            from edgecnn import build
+
+            return build
         case other:
             raise ValueError(f"no stage '{other}'")
-    return module
 
 
 def _open(folder: Path, recipe: Recipe, stages: list[str]) -> Bundle:
@@ -171,8 +179,8 @@ def _locked(folder: Path) -> Iterator[None]:
     with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except BlockingIOError:
             raise BundleError(
                 f"another compile is at work in {folder}", do="Wait for it, or name another --out"
-            ) from error
+            ) from None
         yield

@@ -63,7 +63,7 @@ def test_a_missing_file_and_a_missing_stage(bundle: Bundle) -> None:
     assert not bundle.intact("export") and not bundle.intact("build")
     with pytest.raises(BundleError, match="is missing"):
         bundle.file("export")
-    with pytest.raises(BundleError, match="holds no 'engine' file.*edgecnn build"):
+    with pytest.raises(BundleError, match=r"holds no 'engine' file.*edgecnn build"):
         bundle.file("engine")
 
 

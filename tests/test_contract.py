@@ -1,0 +1,133 @@
+"""Which part may import which, read from the source with `ast`, and what a board's process really loads.
+
+The table is the one in ARCHITECTURE.md: what is not in it is not allowed anywhere in the package, not even inside a
+function.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "edgecnn"
+
+BASE = {"errors", "scene", "bundle", "recipe", "progress"}
+HEAVY = {
+    *("torch", "torch_pruning", "torchvision", "onnx", "onnxruntime", "safetensors", "pycocotools"),
+    *("tensorrt", "tensorrt_rtx", "cuda", "numpy", "cv2", "scipy", "av", "pydantic", "yaml", "rich", "typer"),
+}
+
+# part -> (parts of edgecnn that it may import, heavy packages that it may import)
+TABLE: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "progress": (set(), {"rich"}),
+    "scene": (set(), {"numpy"}),
+    "bundle": ({"errors"}, set()),
+    "recipe": ({"errors", "bundle"}, {"pydantic", "yaml"}),
+    "vision": (BASE, {"numpy", "cv2"}),
+    "data": (BASE | {"vision"}, {"numpy", "cv2"}),
+    "zoo": (BASE | {"vision", "data", "metrics"}, {"numpy", "torch", "safetensors", "cv2"}),
+    "slim": (BASE | {"zoo"}, {"numpy", "torch", "torch_pruning", "safetensors"}),
+    "export": (BASE | {"zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
+    "quantize": (BASE | {"data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
+    "build": (BASE, {"numpy", "onnx", "tensorrt", "tensorrt_rtx"}),
+    "backends": ({"errors", "bundle"}, {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"}),
+    "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),
+    "adas": ({"errors", "scene", "track"}, {"numpy"}),
+    "run": (BASE | {"vision", "backends", "track", "adas", "data"}, {"numpy", "cv2", "av"}),
+    "bench": (BASE | {"vision", "backends", "track", "adas", "run"}, {"numpy"}),
+    "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
+    "check": (BASE | {"vision", "data", "backends", "run", "metrics"}, {"numpy"}),
+    "report": (BASE | {"run"}, {"numpy", "cv2", "av"}),
+    "compile": (BASE | {"zoo", "slim", "export", "quantize", "build"}, set()),
+}
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every imported module with its line, wherever in the file; relative imports are resolved."""
+    package = ["edgecnn", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = [*package[: len(package) - node.level + 1], node.module] if node.level else [node.module]
+            module = ".".join(p for p in base if p)
+            if module == "edgecnn":
+                yield from ((node.lineno, f"edgecnn.{alias.name}") for alias in node.names)
+            else:
+                yield node.lineno, module
+
+
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if part_of(p) not in ("__init__", "__main__", "cli"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=[str(p.relative_to(PACKAGE)) for p in FILES])
+def test_a_part_imports_only_what_the_table_grants(path: Path) -> None:
+    part = part_of(path)
+    parts, heavy = TABLE[part]
+    for line, module in imports(path):
+        names = module.split(".")
+        where = f"{path.relative_to(ROOT)}:{line} imports {module}"
+        if names[0] == "edgecnn" and len(names) > 1 and names[1] != "__version__":
+            assert names[1] == part or names[1] in parts, where
+        elif names[0] in HEAVY:
+            assert names[0] in heavy, where
+
+
+def test_every_part_is_in_the_table_and_the_table_names_no_other() -> None:
+    assert {part_of(path) for path in FILES} == set(TABLE)
+
+
+def test_the_stages_know_nothing_of_one_another() -> None:
+    for stage in ("slim", "export", "quantize", "build"):
+        assert not TABLE[stage][0] & ({"slim", "export", "quantize", "build"} - {stage})
+
+
+def loaded(code: str, *arguments: str) -> set[str]:
+    """Top-level packages in sys.modules after `code`, in a process of its own."""
+    ask = "\nimport sys\nprint('MODULES', *{name.split('.')[0] for name in sys.modules})"
+    result = subprocess.run(
+        [sys.executable, "-c", code + ask, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.rpartition("MODULES")[2].split())
+
+
+HELP = """
+import sys
+from edgecnn.cli import app
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code
+"""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert not loaded(HELP, "--help") & (HEAVY - {"typer"})
+
+
+def test_help_of_run_loads_neither_torch_nor_onnx() -> None:
+    assert not loaded(HELP, "run", "--help") & (HEAVY - {"typer"})
+
+
+def test_the_boards_modules_load_neither_torch_nor_onnx() -> None:
+    names = "scene bundle recipe vision backends.ort backends.trt track.bytetrack track.flow adas run.loop bench doctor"
+    code = "\n".join(f"import edgecnn.{name}" for name in names.split())
+    assert not loaded(code) & {"torch", "onnx", "pycocotools", "torch_pruning", "matplotlib"}
+
+
+def test_asking_whether_a_stage_must_run_loads_nothing_heavy() -> None:
+    code = "from edgecnn.compile import STAGES, _module\nfor stage in STAGES:\n    _module(stage).settings"
+    assert not loaded(code) & {"torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "torch_pruning"}
