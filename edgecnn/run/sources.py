@@ -21,6 +21,7 @@ import av.error
 import cv2
 import numpy as np
 
+from edgecnn.adas import Camera
 from edgecnn.errors import InputError
 from edgecnn.scene import Frame, Picture
 
@@ -38,6 +39,7 @@ class Reader(Protocol):
     live: bool
     fps: float
     total: int | None  # frames that are to be expected
+    camera: Camera | None  # its figures, where the source knows them
     warning: str  # one line, once `frames` has ended: what could not be used
 
     def frames(self) -> Iterator[Frame]: ...
@@ -51,6 +53,7 @@ class Source:
 
     def __init__(self, reader: Reader, *, silence_s: float = SILENCE_S) -> None:
         self.name, self.live, self.fps, self.total = reader.name, reader.live, reader.fps, reader.total
+        self.camera = reader.camera
         self.given = self.dropped = self.decode_ns = 0
         self._reader, self._silence_s = reader, silence_s
         self._ready: deque[tuple[Frame, int]] = deque()
@@ -157,6 +160,7 @@ class PictureReader:
 
     live = False
     fps = PICTURES_FPS
+    camera: Camera | None = None
 
     def __init__(self, name: str, paths: list[Path]) -> None:
         self.name, self._paths, self.warning = name, paths, ""
@@ -188,6 +192,8 @@ class SimReader:
             raise InputError(f"source sim:{text}", wanted="sim:SEED or sim:SCENARIO:SEED, SEED a whole number")
         self.name, self.warning = f"sim:{text}", ""
         self._drive = Drive(int(seed), scenario) if scenario else Drive(int(seed))
+        lens = self._drive.camera
+        self.camera: Camera | None = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad)
         self.fps = self._drive.fps
         self.total: int | None = len(self._drive)
 
@@ -198,6 +204,8 @@ class SimReader:
 
 class VideoReader:
     """Anything that FFmpeg opens: a file, a camera, a stream. A damaged or truncated file gives what can be decoded."""
+
+    camera: Camera | None = None
 
     def __init__(self, text: str, *, format: str | None = None) -> None:
         self.name, self.warning = redact(text), ""

@@ -1,0 +1,51 @@
+"""How long each stage takes, frame by frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+STAGES = ("decode", "preprocess", "infer", "postprocess", "track", "scene", "sink")  # in the order of the frame's way
+
+
+class Laps:
+    """A stopwatch for one frame: `lap(stage)` books the ns since the last lap, added up where a stage comes twice."""
+
+    def __init__(self) -> None:
+        self.ns: dict[str, int] = {}
+        self._since = time.perf_counter_ns()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter_ns()
+        self.ns[stage] = self.ns.get(stage, 0) + now - self._since
+        self._since = now
+
+
+class StageTimes:
+    """Columns of stage times over many frames. A stage counts only in the frames in which it ran."""
+
+    def __init__(self) -> None:
+        self._ns: dict[str, list[int]] = {}
+
+    def add(self, ns: Mapping[str, int]) -> None:
+        for stage, value in ns.items():
+            self._ns.setdefault(stage, []).append(value)
+
+    def ms(self, stage: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(N,) ms, one for each frame in which the stage ran."""
+        return np.array(self._ns.get(stage, []), np.float64) / 1e6
+
+    def table(self) -> dict[str, dict[str, float]]:
+        """stage → n, mean, p50, p95, p99, max, in ms; JSON-able."""
+        known = [s for s in STAGES if s in self._ns] + [s for s in self._ns if s not in STAGES]
+        return {stage: percentiles(self.ms(stage)) for stage in known}
+
+
+def percentiles(ms: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:
+    """Count, mean and percentiles (linear interpolation) of one or more times in ms."""
+    p50, p95, p99 = np.percentile(ms, [50, 95, 99])
+    values = {"mean": ms.mean(), "p50": p50, "p95": p95, "p99": p99, "max": ms.max()}
+    return {"n": len(ms), **{name: round(float(value), 4) for name, value in values.items()}}
