@@ -1,0 +1,334 @@
+"""Draw one object: project its shape, shade it, and lay it over the picture and the id buffer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.data.simulator.camera import NEAR_M, View, clip_near
+from edgecnn.data.simulator.light import Light, noise_tile
+from edgecnn.data.simulator.models import Model
+from edgecnn.data.simulator.shapes import BRAKE, HEAD, TAIL, Figure, Mesh
+from edgecnn.scene import Picture
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A road user at one instant."""
+
+    id: int  # from 1
+    model: Model
+    s: float  # m along the road, of its middle
+    d: float  # m right of the reference line
+    yaw: float  # rad against the road; 0 = facing away from us, pi = oncoming
+    speed: float  # m/s along the road, negative = towards us
+    phase: float = 0.0  # of its gait, rad
+    brake: bool = False
+
+    def near(self) -> float:
+        """s of its nearest point."""
+        c, s = abs(math.cos(self.yaw)), abs(math.sin(self.yaw))
+        return self.s - (c * self.model.length + s * self.model.width) / 2
+
+
+@dataclass(frozen=True)
+class Patch:
+    """An object as it looks: its box and its pixels inside the frame."""
+
+    box: tuple[float, float, float, float]  # px, unclipped
+    left: int
+    top: int
+    bgra: Picture  # (h, w, 4)
+
+
+@dataclass(frozen=True)
+class _Pose:
+    """Local metres → world metres."""
+
+    origin: F64
+    cos: float
+    sin: float
+    grade: float
+
+    @classmethod
+    def of(cls, view: View, thing: Thing) -> _Pose:
+        x = thing.s - view.s
+        angle = thing.yaw + view.heading(x)
+        origin = view.place(thing.s, thing.d)
+        return cls(origin, math.cos(angle), math.sin(angle), float(view.profile.grade(view.s, x)))
+
+    def turn(self, v: F32) -> F64:
+        """Directions (N, 3)."""
+        return np.stack((v[:, 0] * self.cos - v[:, 1] * self.sin, v[:, 0] * self.sin + v[:, 1] * self.cos, v[:, 2]), 1)
+
+    def world(self, local: F32) -> F64:
+        p = self.turn(local)
+        p[:, 2] += self.grade * p[:, 0]
+        return p + self.origin
+
+
+_CIRCLE = np.stack((np.cos(np.linspace(0, 2 * np.pi, 13)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 13)[:-1])), 1)
+_SHIFT = 4
+
+
+def _canvas(
+    box: tuple[float, float, float, float], view: View, fill: NDArray[np.float64]
+) -> tuple[Picture, int, int, int] | None:
+    """An empty canvas over the part of the box inside the frame: pixels, left, top, supersampling."""
+    cam = view.camera
+    left, top = max(math.floor(box[0]) - 1, 0), max(math.floor(box[1]) - 1, 0)
+    right, bottom = min(math.ceil(box[2]) + 1, cam.width), min(math.ceil(box[3]) + 1, cam.height)
+    if right - left < 2 or bottom - top < 2:
+        return None
+    height = box[3] - box[1]
+    ss = 4 if height < 28 else 3 if height < 60 else 2 if height < 130 else 1
+    canvas = np.empty(((bottom - top) * ss, (right - left) * ss, 4), np.uint8)
+    canvas[:] = (*np.clip(fill, 0, 255), 0)
+    return canvas, left, top, ss
+
+
+def _fixed(points: F64, left: int, top: int, ss: int) -> NDArray[np.int32]:
+    """Frame px → canvas px in fixed point; OpenCV's pixel centres lie on integers."""
+    p = (points - (left, top)) * ss - 0.5
+    return np.asarray(np.clip(p * (1 << _SHIFT), -(1 << 24), 1 << 24).round(), np.int32)
+
+
+def _box(points: F64) -> tuple[float, float, float, float]:
+    low, high = points.min(0), points.max(0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def draw(view: View, light: Light, thing: Thing) -> Patch | None:
+    """The patch of one object, or None where it is behind the camera or outside the frame."""
+    pose = _Pose.of(view, thing)
+    shape = thing.model.pose(thing.phase)
+    distance = float(max(pose.origin[0], 1.0))
+    painted = (_draw_mesh if isinstance(shape, Mesh) else _draw_figure)(view, light, thing, pose, shape, distance)  # type: ignore[operator]
+    if painted is None:
+        return None
+    box, canvas, left, top, ss = painted
+    if ss > 1:
+        canvas = cv2.resize(canvas, None, fx=1 / ss, fy=1 / ss, interpolation=cv2.INTER_AREA)
+    if box[3] - box[1] > 40:
+        _weather(canvas, box, left, top, thing.id)
+    return Patch(box, left, top, canvas)
+
+
+def _weather(canvas: Picture, box: tuple[float, float, float, float], left: int, top: int, seed: int) -> None:
+    """Uneven reflections and dirt, darker towards the ground, in place."""
+    h, w = canvas.shape[:2]
+    y = (np.arange(h) + top - box[1]) / (box[3] - box[1])
+    column = (1.06 - 0.3 * np.clip(y, 0, 1) ** 2.2).astype(np.float32)
+    r = seed * 37 % 400
+    spots = cv2.resize(noise_tile(2)[r : r + 96, r : r + 96], (w, h), interpolation=cv2.INTER_LINEAR)
+    gain = np.clip((column[:, None] * (1 + 0.05 * spots)) * 128, 0, 255).astype(np.uint8)
+    canvas[..., :3] = cv2.multiply(canvas[..., :3], cv2.merge((gain, gain, gain)), scale=1 / 128)
+
+
+_Painted = tuple[tuple[float, float, float, float], Picture, int, int, int]
+
+
+def _lamp_colour(kind: int, thing: Thing, light: Light, base: F64) -> F64:
+    on = light.headlights > 0.12
+    if kind == HEAD and on:
+        return np.array((250.0, 252, 255))
+    if kind in (TAIL, BRAKE) and thing.brake:
+        return np.array((70.0, 60, 255))
+    if kind == TAIL and on:
+        return np.array((40.0, 30, 215))
+    return base
+
+
+def _draw_mesh(view: View, light: Light, thing: Thing, pose: _Pose, mesh: Mesh, distance: float) -> _Painted | None:
+    world = pose.world(mesh.verts)
+    axes = view.camera_axes(world)
+    nearest = axes[:, 0].min()
+    if axes[:, 0].max() <= NEAR_M:
+        return None
+    if nearest > NEAR_M:
+        uv = view.pixels(axes)
+        polygons = [uv[f] for f in mesh.faces]
+        box = _box(uv)
+    else:
+        polygons = [view.pixels(p) if len(p := clip_near(axes[f])) else p[:, :2] for f in mesh.faces]
+        box = _box(np.concatenate(polygons))
+    cam = view.camera
+    if box[2] <= 0 or box[3] <= 0 or box[0] >= cam.width or box[1] >= cam.height:
+        return None
+    normal = pose.turn(mesh.normal).astype(np.float32)
+    eye = np.array((0, 0, cam.height_m + view.lift))
+    centre = pose.world(mesh.centre)
+    seen = np.einsum("ij,ij->i", normal, eye - centre) > 0
+    colour = light.shade(mesh.albedo, normal, mesh.gloss, light.beam(distance, float(pose.origin[1])))
+    lost = light.lost(distance)
+    colour = colour * (1 - lost) + np.array(light.haze) * lost
+    prepared = _canvas(box, view, colour.mean(0) * 0.6)
+    if prepared is None:
+        return None
+    canvas, left, top, ss = prepared
+    fine = box[3] - box[1] > 26
+    for face in np.flatnonzero(mesh.lamp):
+        lit = _lamp_colour(int(mesh.lamp[face]), thing, light, colour[face])
+        colour[face] = lit * (1 - lost * 0.5) + np.array(light.haze) * lost * 0.5 if lit is not colour[face] else lit
+    colour = np.clip(colour, 0, 255)
+    depth = np.linalg.norm(pose.world(mesh.part_centre) - eye, axis=1)
+    # A part with a smaller index is painted first where two are equally far: wheels before the body.
+    order = sorted(range(len(depth)), key=lambda p: -float(depth[p]))
+    faces_of: list[list[int]] = [[] for _ in order]
+    for face in np.flatnonzero(seen & (~mesh.detail | fine)):
+        faces_of[mesh.part[face]].append(int(face))
+    for part in order:
+        for face in faces_of[part]:
+            if len(polygons[face]) > 2:
+                b, g, r = colour[face]
+                points = _fixed(polygons[face], left, top, ss)
+                cv2.fillConvexPoly(canvas, points, (float(b), float(g), float(r), 255.0), cv2.LINE_AA, _SHIFT)
+    return box, canvas, left, top, ss
+
+
+def _draw_figure(view: View, light: Light, thing: Thing, pose: _Pose, figure: Figure, distance: float) -> _Painted | None:
+    axes = view.camera_axes(pose.world(figure.centre))
+    if axes[:, 0].min() <= NEAR_M + 0.3:
+        return None
+    uv = view.pixels(axes)
+    radius = figure.radius * view.camera.fx / axes[:, 0]
+    rim = uv[:, None] + radius[:, None, None] * _CIRCLE
+    rings = [(view.project(pose.world(points)), width * view.camera.fx / distance, c) for points, width, c in figure.rings]
+    every = [rim.reshape(-1, 2)] + [np.concatenate((p - w / 2, p + w / 2)) for p, w, _ in rings]
+    box = _box(np.concatenate(every))
+    cam = view.camera
+    if box[2] <= 0 or box[3] <= 0 or box[0] >= cam.width or box[1] >= cam.height:
+        return None
+    lost = light.lost(distance)
+    gain = np.array(light.sky_gain) * 0.9 + np.array(light.sun_gain) * 0.45 + light.beam(distance, float(pose.origin[1])) * 0.9
+    haze = np.array(light.haze) * lost
+
+    def tone(colour: tuple[float, float, float], k: float) -> tuple[float, ...]:
+        return (*np.clip(np.array(colour) * gain * k * (1 - lost) + haze, 0, 255).tolist(), 255.0)
+
+    prepared = _canvas(box, view, np.array(tone((50, 50, 50), 1.0))[:3])
+    if prepared is None:
+        return None
+    canvas, left, top, ss = prepared
+    for points, width, colour in rings:
+        cv2.polylines(canvas, [_fixed(points, left, top, ss)], True, tone(colour, 1), max(1, round(width * ss)), cv2.LINE_AA, _SHIFT)
+    sun_side = math.copysign(0.28, light.sun[1])
+    shade = 0.82 if sum(light.sun_gain) > 0.4 else 0.92
+    depth = [-float(axes[h, 0].mean()) for h, _ in figure.hulls]
+    for i in sorted(range(len(depth)), key=lambda i: round(depth[i], 2)):
+        rows, colour = figure.hulls[i]
+        outline = cv2.convexHull(rim[rows].reshape(-1, 2).astype(np.float32))[:, 0]
+        cv2.fillConvexPoly(canvas, _fixed(outline, left, top, ss), tone(colour, shade), cv2.LINE_AA, _SHIFT)
+        if float(radius[rows].max()) * ss > 2.5:
+            inner = uv[rows, None] + radius[rows, None, None] * (_CIRCLE * 0.66 + (sun_side, -0.2))
+            lit = cv2.convexHull(inner.reshape(-1, 2).astype(np.float32))[:, 0]
+            cv2.fillConvexPoly(canvas, _fixed(lit, left, top, ss), tone(colour, 1.12), cv2.LINE_AA, _SHIFT)
+    return box, canvas, left, top, ss
+
+
+def blend(picture: Picture, left: int, top: int, bgra: Picture) -> None:
+    """Lay a patch over the picture, in place."""
+    h, w = bgra.shape[:2]
+    region = picture[top : top + h, left : left + w]
+    alpha = bgra[..., 3].astype(np.float32) * (1 / 255)
+    np.copyto(region, cv2.blendLinear(np.ascontiguousarray(bgra[..., :3]), np.ascontiguousarray(region), alpha, 1 - alpha))
+
+
+def stamp(ids: Ids, patch: Patch, id: int, below: float) -> int:
+    """Write an object into the id buffer; returns its full pixels, of which those below row `below` stay hidden."""
+    solid = patch.bgra[..., 3] > 127
+    h, w = solid.shape
+    shown = solid
+    if below < patch.top + h:
+        shown = solid.copy()
+        shown[max(int(below) - patch.top, 0) :] = False
+        patch.bgra[max(int(below) - patch.top, 0) :, :, 3] = 0
+    ids[patch.top : patch.top + h, patch.left : patch.left + w][shown] = id
+    return int(np.count_nonzero(solid))
+
+
+def shadows(picture: Picture, view: View, light: Light, things: list[Thing]) -> None:
+    """Dark ground under every object, and its cast shadow in sunshine, in place."""
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    sunny = sum(light.sun_gain) > 0.6 and light.sun[2] > 0.1
+    for thing in things:
+        pose = _Pose.of(view, thing)
+        if pose.origin[0] < thing.model.length / 2 + 1.5:
+            continue
+        a, b = thing.model.length / 2 + 0.05, thing.model.width / 2 + 0.05
+        foot = np.array([(-a, -b, 0), (a, -b, 0), (a, b, 0), (-a, b, 0)], np.float32)
+        base = pose.world(foot)
+        if sunny:
+            tops = pose.world(foot * np.array((0.8, 0.85, 0), np.float32))
+            reach = thing.model.height * 0.9 / light.sun[2]
+            cast = tops - np.array((light.sun[0], light.sun[1], 0)) * min(reach, 6.0)
+            both = np.concatenate((base, cast))
+            if both[:, 0].min() > 1.0:
+                hull = cv2.convexHull(view.project(both).astype(np.float32))[:, 0]
+                cv2.fillConvexPoly(mask, (hull * 16).astype(np.int32), 120, cv2.LINE_AA, 4)
+        if base[:, 0].min() > 1.0:
+            points = (view.project(base) * 16).astype(np.int32)
+            cv2.fillConvexPoly(mask, points, 200 if thing.model.label < 2 else 110, cv2.LINE_AA, 4)
+    rows = np.flatnonzero(mask.any(1))
+    if not len(rows):
+        return
+    part = slice(max(int(rows[0]) - 4, 0), int(rows[-1]) + 5)
+    soft = cv2.GaussianBlur(mask[part], (0, 0), 1.6)
+    keep = 255 - (soft.astype(np.float32) * (0.75 if sunny else 0.62 if light.headlights < 0.5 else 0.4)).astype(np.uint8)
+    np.copyto(picture[part], cv2.multiply(picture[part], cv2.merge((keep, keep, keep)), scale=1 / 255))
+
+
+def mirror(picture: Picture, patch: Patch, light: Light) -> None:
+    """What a wet road shows of an object: its blurred, upturned picture below it, in place."""
+    bottom = min(math.ceil(patch.box[3]), picture.shape[0])
+    height = min(patch.bgra.shape[0], picture.shape[0] - bottom)
+    if light.wet < 0.12 or height < 3:
+        return
+    flipped = np.ascontiguousarray(patch.bgra[::-1][:height])
+    flipped = cv2.blur(flipped, (3, max(3, height // 3)))
+    fade = np.linspace(0.55, 0.1, height, dtype=np.float32)[:, None] * light.wet
+    flipped[..., 3] = (flipped[..., 3] * fade).astype(np.uint8)
+    blend(picture, patch.left, bottom, flipped)
+
+
+def glow(picture: Picture, view: View, light: Light, thing: Thing) -> None:
+    """Halos around burning lamps, in place."""
+    if light.headlights < 0.12 and not thing.brake:
+        return
+    shape = thing.model.pose(thing.phase)
+    pose = _Pose.of(view, thing)
+    away = pose.cos > 0
+    kinds = (TAIL, BRAKE) if away else (HEAD,)
+    for kind in kinds:
+        spots = shape.lamps.get(kind)
+        if spots is None or not len(spots) or (kind == BRAKE and not thing.brake):
+            continue
+        axes = view.camera_axes(pose.world(spots))
+        if axes[:, 0].min() < 2 or light.lost(float(axes[0, 0])) > 0.9:
+            continue
+        strong = kind == HEAD
+        size = (0.5 if strong else 0.22) * (1.6 if thing.brake else 1) * (0.4 + 0.6 * light.headlights)
+        colour = np.array((235, 242, 255) if strong else (45, 40, 255), np.float32)
+        for (u, v), z in zip(view.pixels(axes), axes[:, 0], strict=True):
+            _halo(picture, float(u), float(v), size * view.camera.fx / float(z) + (3.5 if strong else 1.5), colour,
+                  (0.95 if strong else 0.7) * max(light.headlights, 0.3))
+
+
+def _halo(picture: Picture, u: float, v: float, radius: float, colour: F32, strength: float) -> None:
+    radius = min(radius, 90.0)
+    left, top = max(int(u - radius), 0), max(int(v - radius), 0)
+    right, bottom = min(int(u + radius) + 1, picture.shape[1]), min(int(v + radius) + 1, picture.shape[0])
+    if right <= left or bottom <= top:
+        return
+    y, x = np.ogrid[top:bottom, left:right]
+    fall = np.clip(1 - np.hypot(x - u, y - v) / radius, 0, 1).astype(np.float32) ** 2.2 * strength
+    region = picture[top:bottom, left:right]
+    np.copyto(region, np.clip(region + fall[..., None] * colour, 0, 255).astype(np.uint8))

@@ -1,0 +1,139 @@
+"""One instant of a simulated road: everything in it, painted from far to near, with its exact truth."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edgecnn.data.simulator.camera import View
+from edgecnn.data.simulator.light import Light, Sensor, paint_rain
+from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, glow, mirror, shadows, stamp
+from edgecnn.data.simulator.road import Ground, Layout, crossing
+from edgecnn.data.simulator.scenery import Prop, draw_prop
+from edgecnn.scene import Picture, Truth
+
+PAD = 24  # px around the frame, so that a rolled camera sees no corner
+REACH_M = 190.0  # road users farther away are left out
+SKY_ABOVE, SKY_BELOW, SKY_MARGIN = 340, 20, 400  # px of the sky panorama
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What stays the same through a drive."""
+
+    layout: Layout
+    light: Light
+    sensor: Sensor
+    ground: Ground
+    sky: Picture  # (SKY_ABOVE + SKY_BELOW, width + 2 PAD + SKY_MARGIN, 3)
+    zebras: tuple[float, ...]
+    bonnet: float  # height of the own bonnet in the picture, share of its height; 0 = not in view
+
+
+def render(
+    setting: Setting, view: View, things: list[Thing], props: list[Prop], speed: float, rng: np.random.Generator
+) -> tuple[Picture, Truth]:
+    """The picture and its truth; `speed` is our own, m/s, for the time to collision."""
+    cam, light = view.camera, setting.light
+    picture = _background(setting, view)
+    ids = np.zeros((cam.height, cam.width), np.int32)
+    _zebras(picture, setting, view)
+    ahead = [t for t in things if -2.0 < t.s - view.s < REACH_M]
+    shadows(picture, view, light, ahead)
+    queue: list[tuple[float, Thing | Prop]] = [(t.s, t) for t in ahead]
+    queue += [(p.s + (p.width * 0.5 if p.kind in ("building", "rail") else 0), p) for p in props
+              if p.s + p.width > view.s + 2 and p.s - view.s < REACH_M * 1.3]
+    drawn: list[tuple[Thing, Patch, int]] = []
+    for _, item in sorted(queue, key=lambda e: -e[0]):
+        if isinstance(item, Prop):
+            draw_prop(picture, ids, view, light, item)
+            continue
+        patch = draw(view, light, item)
+        if patch is None:
+            continue
+        mirror(picture, patch, light)
+        full = stamp(ids, patch, item.id, view.crest(item.s - view.s))
+        blend(picture, patch.left, patch.top, patch.bgra)
+        glow(picture, view, light, item)
+        drawn.append((item, patch, full))
+    if setting.bonnet:
+        _bonnet(picture, ids, setting, rng)
+    paint_rain(picture, light, rng)
+    picture = setting.sensor.expose(picture, rng, 1 + 0.04 * math.sin(view.s / 25))
+    return picture, _truth(drawn, ids, view, light, speed)
+
+
+def _background(setting: Setting, view: View) -> Picture:
+    cam = view.camera
+    height, width = cam.height + 2 * PAD, cam.width + 2 * PAD
+    canvas = np.empty((height, width, 3), np.uint8)
+    first = setting.ground.paint(canvas, view, PAD)
+    turn = float(view.profile.heading(0.0, view.s)) + view.yaw
+    left = int(np.clip(SKY_MARGIN / 2 + turn * cam.fx * 0.8, 0, SKY_MARGIN))
+    rows = np.clip(np.arange(first) + SKY_ABOVE - first, 0, SKY_ABOVE + SKY_BELOW - 1)
+    canvas[:first] = setting.sky[rows, left : left + width]
+    if abs(view.roll) < 1e-4:
+        return np.ascontiguousarray(canvas[PAD:-PAD, PAD:-PAD])
+    c, s = math.cos(view.roll), math.sin(view.roll)
+    # frame px → canvas px: turn back about the principal point
+    matrix = np.array([[c, s, cam.cx + PAD - c * cam.cx - s * cam.cy], [-s, c, cam.cy + PAD + s * cam.cx - c * cam.cy]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(canvas, matrix, (cam.width, cam.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _zebras(picture: Picture, setting: Setting, view: View) -> None:
+    light = setting.light
+    gain = np.array(light.sky_gain) + np.array(light.sun_gain) * light.sun[2]
+    for s in setting.zebras:
+        x = s - view.s
+        if not 2.5 < x < 60:
+            continue
+        lost = light.lost(x)
+        colour = np.clip(np.array((205, 210, 210)) * (gain + light.beam(x, 0)) * (1 - lost) + np.array(light.haze) * lost, 0, 255)
+        layer = picture.copy()
+        for s0, s1, d0, d1 in crossing(setting.layout, s):
+            quad = view.project(view.place(np.array((s0, s1, s1, s0)), np.array((d0, d0, d1, d1))))
+            cv2.fillConvexPoly(layer, (quad * 16 - 8).astype(np.int32), tuple(map(float, colour)), cv2.LINE_AA, 4)
+        cv2.addWeighted(layer, 0.75, picture, 0.25, 0, picture)
+
+
+def _bonnet(picture: Picture, ids: np.ndarray, setting: Setting, rng: np.random.Generator) -> None:
+    """Our own bonnet along the lower edge: dark gloss mirroring the sky."""
+    height, width = picture.shape[:2]
+    u = np.linspace(0, width, 24)
+    curve = height * (1 - setting.bonnet * (1 - 0.6 * ((u - width / 2) / (width / 2)) ** 2))
+    points = np.vstack((np.stack((u, curve), 1), [[width, height + 1], [0, height + 1]])).astype(np.int32)
+    base = np.array(setting.light.zenith) * 0.22 + 8
+    cv2.fillPoly(picture, [points], tuple(map(float, base)), cv2.LINE_AA)
+    edge = np.stack((u, curve + 2), 1).astype(np.int32)
+    cv2.polylines(picture, [edge], False, tuple(map(float, np.array(setting.light.horizon) * 0.5)), 2, cv2.LINE_AA)
+    cv2.fillPoly(ids, [points], 0)
+
+
+def _truth(drawn: list[tuple[Thing, Patch, int]], ids: np.ndarray, view: View, light: Light, speed: float) -> Truth:
+    """Rows in the order of the ids."""
+    cam = view.camera
+    drawn = sorted((row for row in drawn if row[2] > 0), key=lambda row: row[0].id)
+    highest = max((t.id for t, _, _ in drawn), default=0)
+    seen = np.bincount(ids.ravel(), minlength=highest + 1)
+    boxes, columns = [], []
+    for thing, patch, full in drawn:
+        box = np.clip(patch.box, 0, (cam.width, cam.height) * 2)
+        visibility = min(seen[thing.id] / full, 1.0)
+        gap = thing.near() - view.s
+        closing = speed - thing.speed
+        ttc = gap / closing if gap > 0 and closing > 1e-3 else math.inf
+        faint = light.lost(gap) > 0.94
+        ignore = visibility < 0.25 or box[3] - box[1] < 8 or bool(faint)
+        boxes.append(box)
+        columns.append((thing.model.label, thing.id, visibility, ignore, max(gap, 0.0), ttc))
+    if not boxes:
+        return Truth.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), distance_m=np.zeros(0, np.float32),
+                        ttc_s=np.zeros(0, np.float32), id=np.zeros(0, np.int64))
+    label, id, visibility, ignore, distance, ttc = (np.array(c) for c in zip(*columns, strict=True))
+    return Truth.of(np.array(boxes, np.float32), label.astype(np.int64), id=id.astype(np.int64),
+                    visibility=visibility.astype(np.float32), ignore=ignore.astype(bool),
+                    distance_m=distance.astype(np.float32), ttc_s=ttc.astype(np.float32))

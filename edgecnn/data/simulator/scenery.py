@@ -1,0 +1,269 @@
+"""What stands beside the road: trees, buildings, poles, signs, barriers. They hide road users, but are none."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from edgecnn.data.simulator.camera import View
+from edgecnn.data.simulator.light import Light, noise_tile
+from edgecnn.data.simulator.paint import Ids, blend
+from edgecnn.data.simulator.road import Layout
+from edgecnn.scene import Picture
+
+
+@dataclass(frozen=True)
+class Prop:
+    """Something that stands still beside the road."""
+
+    kind: str  # tree, bush, building, lamp, sign, rail
+    s: float  # m, middle (building, rail: near end)
+    d: float
+    width: float  # m; of a building and a rail: along the road
+    height: float
+    look: int  # which picture of its kind
+
+
+@functools.cache
+def tree_sprite(look: int) -> Picture:
+    """(160, 128, 4) a crown of leaves on a trunk, a conifer (every fourth) or a bush (look >= 12)."""
+    rng = np.random.default_rng(1000 + look)
+    sprite = np.zeros((160, 128, 4), np.uint8)
+    green = np.array((34, 70, 52)) * rng.uniform(0.7, 1.25) + rng.uniform(-8, 14, 3)
+    bush, conifer = look >= 12, look % 4 == 3 and look < 12
+    if not bush:
+        trunk = np.array([(60, 159), (68, 159), (66, 60), (62, 60)], np.int32)
+        cv2.fillConvexPoly(sprite, trunk, (34, 44, 54, 255))
+    sprite[..., :3] = np.maximum(sprite[..., :3], (green * 0.5).astype(np.uint8))
+    for i in range(420):
+        if conifer:
+            y = rng.uniform(4, 146)
+            x = 64 + rng.normal(0, 0.5) * (3 + 42 * (y - 4) / 150)
+        else:
+            a, r = rng.uniform(0, 2 * math.pi), rng.uniform() ** 0.6
+            cy, ry = (108, 48) if bush else (58, 54)
+            x, y = 64 + 56 * r * math.cos(a), cy + ry * r * math.sin(a)
+        light = 0.6 + 0.55 * (1 - y / 160) + 0.25 * (x - 64) / 64 + rng.normal(0, 0.16) + i / 2000
+        colour = np.clip(green * light * 1.25, 4, 230)
+        cv2.circle(sprite, (int(x), int(y)), int(rng.integers(2, 8)), (*map(float, colour), 255.0), -1, cv2.LINE_AA)
+    return sprite
+
+
+@functools.cache
+def facade(look: int) -> Picture:
+    """(128, 192, 3) a house front: walls, rows of windows, a shop or doors at street level."""
+    rng = np.random.default_rng(2000 + look)
+    wall = np.array(((150, 170, 190), (95, 110, 150), (180, 190, 196), (120, 125, 130), (150, 185, 205), (90, 100, 115))[
+        look % 6], float) * rng.uniform(0.75, 1.1)
+    front = np.clip(wall + noise_tile(3)[:128, :192, None] * 5, 0, 255).astype(np.uint8)
+    floors, columns = int(rng.integers(2, 6)), int(rng.integers(4, 9))
+    fh, cw = 118 / floors, 192 / columns
+    for f in range(floors):
+        for c in range(columns):
+            x, y = int(c * cw + cw * 0.24), int(8 + f * fh + fh * 0.2)
+            w, h = int(cw * rng.uniform(0.48, 0.56)), int(fh * 0.58)
+            ground = f == floors - 1 and look % 2 == 0
+            if ground:
+                x, w, h = int(c * cw + 2), int(cw - 4), int(fh * 0.75)
+            glass = np.array((78, 68, 60)) * rng.uniform(0.5, 1.7)
+            cv2.rectangle(front, (x - 1, y - 1), (x + w + 1, y + h + 1), tuple(wall * 0.72), -1)
+            cv2.rectangle(front, (x, y), (x + w, y + h), tuple(glass), -1)
+            if not ground:
+                cv2.line(front, (x + w // 2, y), (x + w // 2, y + h), tuple(wall * 0.9), 1)
+                cv2.line(front, (x - 2, y + h + 2), (x + w + 2, y + h + 2), tuple(np.minimum(wall * 1.15, 255)), 1)
+    if look % 2 == 0:
+        sign = rng.uniform(40, 210, 3)
+        y = int(8 + (floors - 1) * fh)
+        cv2.rectangle(front, (0, y - 3), (192, y + 4), tuple(sign), -1)
+    cv2.rectangle(front, (0, 0), (192, 5), tuple(wall * 0.6), -1)
+    return front
+
+
+def make_props(layout: Layout, rng: np.random.Generator, start: float, end: float) -> list[Prop]:
+    """Everything beside the road between two arc lengths."""
+    props: list[Prop] = []
+    left, right = layout.kerb
+    edge = {-1: left - layout.pavement_m, 1: right + layout.pavement_m}
+    trees = {"motorway": 0.05, "country": 0.09, "town": 0.04}[layout.kind] * rng.uniform(0.2, 1.8)
+    for side in (-1, 1):
+        built = layout.kind == "town" and rng.uniform() < 0.85
+        s = start
+        while built and s < end:
+            width, height = rng.uniform(9, 24), rng.uniform(5, 17)
+            if rng.uniform() < 0.88:
+                props.append(Prop("building", s, edge[side] + side * rng.uniform(0.3, 3.0), width, height, int(rng.integers(24))))
+            s += width + (0.0 if rng.uniform() < 0.6 else rng.uniform(2, 9))
+        for s in np.cumsum(rng.exponential(1 / trees, int((end - start) * trees * 1.4) + 1)) + start:
+            if s > end:
+                break
+            if layout.kind == "town":
+                d = edge[side] - side * (layout.pavement_m - 0.7) if rng.uniform() < 0.6 else edge[side] + side * rng.uniform(4, 14)
+                if built and abs(d) > abs(edge[side]):
+                    continue
+            else:
+                d = edge[side] + side * (rng.uniform(3.5, 9) + rng.exponential(9))
+            bush = rng.uniform() < 0.3 and layout.kind != "town"
+            h = rng.uniform(1.0, 2.6) if bush else rng.uniform(4.5, 12)
+            props.append(Prop("bush" if bush else "tree", float(s), d, h * rng.uniform(0.65, 0.95), h,
+                              int(rng.integers(12, 16) if bush else rng.integers(12))))
+        step = {"motorway": 50.0, "country": 45.0, "town": 28.0}[layout.kind]
+        if rng.uniform() < 0.75:
+            s = start + rng.uniform(0, step)
+            while s < end:
+                kind = "lamp" if layout.kind != "country" else "post"
+                props.append(Prop(kind, s, edge[side] + side * (0.6 if not layout.pavement_m else -layout.pavement_m + 0.5), 0.16,
+                                  rng.uniform(6.5, 9) if kind == "lamp" else 1.0, int(side > 0)))
+                s += step
+        for s in rng.uniform(start, end, int((end - start) / 90)):
+            props.append(Prop("sign", float(s), edge[side] + side * (0.9 if not layout.pavement_m else -layout.pavement_m + 0.4),
+                              rng.uniform(0.6, 0.9), rng.uniform(2.2, 2.9), int(rng.integers(5))))
+    if layout.kind == "motorway":
+        for s in np.arange(start, end, 12.0):
+            props.append(Prop("rail", float(s), -layout.median_m / 2, 12.0, 0.8, 0))
+            if rng.uniform() < 0.8:
+                props.append(Prop("rail", float(s), right + 0.7, 12.0, 0.75, 1))
+    return props
+
+
+def draw_prop(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
+    """Paint one prop and clear the id buffer behind it, in place."""
+    match prop.kind:
+        case "building":
+            _building(picture, ids, view, light, prop)
+        case "tree" | "bush":
+            _tree(picture, ids, view, light, prop)
+        case "rail":
+            _rail(picture, ids, view, light, prop)
+        case _:
+            _pole(picture, ids, view, light, prop)
+
+
+def _tone(light: Light, colour: np.ndarray, x: float, y: float, sun: float = 0.6) -> np.ndarray:
+    gain = np.array(light.sky_gain) * 0.85 + np.array(light.sun_gain) * sun + light.beam(x, y) * 0.6
+    lost = light.lost(x)
+    return np.asarray(np.clip(colour * gain * (1 - lost) + np.array(light.haze) * lost, 0, 255))
+
+
+def _tree(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
+    base = view.place(prop.s, prop.d)
+    scale = view.camera.fx / base[0]
+    w, h = int(prop.width * scale), int(prop.height * scale)
+    if w < 2 or h < 3 or base[0] < 2:
+        return
+    u, v = view.project(base[None])[0]
+    left, top = int(u - w / 2), int(v - h)
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + w, picture.shape[1]), min(top + h, picture.shape[0])
+    if x1 - x0 < 1 or y1 - y0 < 1 or h > 1600:
+        return
+    sprite = tree_sprite(prop.look)
+    if h < 50:
+        sprite = _small(prop.look)
+    sh, sw = sprite.shape[:2]
+    matrix = np.array([[sw / w, 0, (x0 - left) * sw / w], [0, sh / h, (y0 - top) * sh / h]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    patch = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0), flags=flags)
+    lost, distance = float(light.lost(float(base[0]))), float(base[0])
+    gain = (np.array(light.sky_gain) + np.array(light.sun_gain) * 0.8 + light.beam(distance, float(base[1])) * 0.5) * (1 - lost)
+    table = np.clip(np.arange(256)[:, None] * np.append(gain, 1) + np.append(np.array(light.haze) * lost, 0), 0, 255)
+    patch = cv2.LUT(patch, table.astype(np.uint8).reshape(256, 1, 4))
+    blend(picture, x0, y0, patch)
+    ids[y0:y1, x0:x1][patch[..., 3] > 127] = 0
+
+
+@functools.cache
+def _small(look: int) -> Picture:
+    return cv2.resize(tree_sprite(look), (32, 40), interpolation=cv2.INTER_AREA)
+
+
+def _poly(picture: Picture, ids: Ids, points: np.ndarray, colour: np.ndarray) -> None:
+    fixed = (np.clip(points, -8000, 8000) * 16 - 8).astype(np.int32)
+    cv2.fillConvexPoly(picture, fixed, tuple(map(float, colour)), cv2.LINE_AA, 4)
+    cv2.fillConvexPoly(ids, fixed, 0, cv2.LINE_8, 4)
+
+
+def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
+    base = view.place(prop.s, prop.d)
+    if base[0] < 2:
+        return
+    up = np.array((0, 0, prop.height))
+    (u0, v0), (u1, v1) = view.project(np.stack((base, base + up)))
+    half = max(0.06 * view.camera.fx / base[0], 0.35)
+    grey = {"post": np.array((215, 218, 220))}.get(prop.kind, np.array((118, 120, 122)))
+    _poly(picture, ids, np.array([(u0 - half, v0), (u0 + half, v0), (u1 + half * 0.7, v1), (u1 - half * 0.7, v1)]),
+          _tone(light, grey, float(base[0]), float(base[1])))
+    scale = view.camera.fx / base[0]
+    if prop.kind == "lamp":
+        reach = (-1.6 if prop.look else 1.6) * scale
+        thick = max(half * 1.4, 0.6)
+        lit = np.array((190, 225, 250)) if light.headlights > 0.5 else _tone(light, grey, float(base[0]), 0)
+        _poly(picture, ids, np.array([(u1, v1), (u1 + reach, v1 - thick), (u1 + reach, v1 + thick * 0.4), (u1, v1 + thick)]), lit)
+    elif prop.kind == "sign":
+        size = prop.width * scale / 2
+        face, border = (((235, 235, 235), (40, 30, 200)), ((190, 110, 20), (240, 240, 240)), ((40, 200, 240), (30, 30, 30)),
+                        ((235, 235, 235), (60, 60, 60)), ((60, 140, 50), (240, 240, 240)))[prop.look]
+        sides = (24, 24, 4, 24, 4)[prop.look]
+        a = np.linspace(0, 2 * np.pi, sides + 1)[:-1] + (np.pi / 4 if prop.look == 4 else 0)
+        ring = np.stack((u1 + size * np.cos(a), v1 + size * np.sin(a)), 1)
+        for points, c in ((ring, border), ((ring - (u1, v1)) * 0.76 + (u1, v1), face)):
+            _poly(picture, ids, points, _tone(light, np.array(c), float(base[0]), float(base[1]), 0.4))
+
+
+def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
+    near = max(prop.s, view.s + 2.5)
+    if near >= prop.s + prop.width:
+        return
+    ends = view.place(np.array((near, prop.s + prop.width)), np.array((prop.d, prop.d)))
+    x, y = float(ends[0, 0]), float(ends[0, 1])
+    for low, high, k in ((0.45, 0.75, 1.0), (0.55, 0.63, 0.72)):
+        a, b = ends + (0, 0, low), ends + (0, 0, high)
+        _poly(picture, ids, view.project(np.concatenate((a, b[::-1]))), _tone(light, np.array((150, 152, 154)) * k, x, y))
+    for s in np.arange(prop.s, prop.s + prop.width, 4.0):
+        if s > view.s + 2.5 and s - view.s < 70:
+            p = view.place(s, prop.d)
+            (u0, v0), (_, v1) = view.project(np.stack((p, p + (0, 0, 0.7))))
+            half = 0.06 * view.camera.fx / p[0]
+            _poly(picture, ids, np.array([(u0 - half, v0), (u0 + half, v0), (u0 + half, v1), (u0 - half, v1)]),
+                  _tone(light, np.array((105, 107, 110)), float(p[0]), float(p[1])))
+
+
+def _building(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
+    """A front along the road and a blank gable towards us."""
+    near = max(prop.s, view.s + 2.0)
+    far = prop.s + prop.width
+    if near >= far - 0.3:
+        return
+    ends = view.place(np.array((near, far)), np.array((prop.d, prop.d)))
+    x, y = float(ends[0, 0]), float(ends[0, 1])
+    side = math.copysign(1, prop.d)
+    up = np.array((0, 0, prop.height))
+    wall = facade(prop.look)
+    lit = 0.75 * max(-side * light.sun[1], 0.0)
+    if prop.s > view.s + 2.0:  # gable
+        away = ends[0] + np.array((0, side * 9.0, 0))
+        corners = view.project(np.stack((ends[0], away, away + up, ends[0] + up)))
+        _poly(picture, ids, corners, _tone(light, wall[64, 1] * 0.8, x, y, 0.75 * max(-light.sun[0], 0.0)))
+    quad = view.project(np.stack((ends[0], ends[1], ends[1] + up, ends[0] + up)))
+    x0, y0 = np.maximum(np.floor(quad.min(0)), 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(quad.max(0)), (picture.shape[1], picture.shape[0])).astype(int)
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return
+    height, width = wall.shape[:2]
+    cut = (near - prop.s) / prop.width * width
+    source = np.array([(cut, height), (width, height), (width, 0), (cut, 0)], np.float32)
+    matrix = cv2.getPerspectiveTransform(source, (quad - (x0, y0)).astype(np.float32))
+    gain = np.array(light.sky_gain) * 0.85 + np.array(light.sun_gain) * lit + light.beam(x, y) * 0.4
+    lost = float(light.lost((x + float(ends[1, 0])) / 2))
+    table = np.clip(np.arange(256)[:, None] * gain * (1 - lost) + np.array(light.haze) * lost, 0, 255).astype(np.uint8)
+    patch = cv2.warpPerspective(cv2.LUT(wall, table.reshape(256, 1, 3)), matrix, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR,
+                                borderMode=cv2.BORDER_REPLICATE)
+    mask = np.zeros(patch.shape[:2], np.uint8)
+    cv2.fillConvexPoly(mask, ((quad - (x0, y0)) * 16 - 8).astype(np.int32), 255, cv2.LINE_AA, 4)
+    region = picture[y0:y1, x0:x1]
+    alpha = mask.astype(np.float32) / 255
+    np.copyto(region, cv2.blendLinear(patch, np.ascontiguousarray(region), alpha, 1 - alpha))
+    ids[y0:y1, x0:x1][mask > 127] = 0
