@@ -1,3 +1,9 @@
-"""A road simulator with exact truth."""
+"""A road simulator: pictures with exact truth, deterministic by seed, more than real time on one core."""
+
+from __future__ import annotations
+
+from edgecnn.data.simulator.camera import Camera
+from edgecnn.data.simulator.drive import SCENARIOS, Drive, Ego
 from edgecnn.data.simulator.still import still
-__all__ = ["still"]
+
+__all__ = ["SCENARIOS", "Camera", "Drive", "Ego", "still"]
