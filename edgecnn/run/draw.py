@@ -33,9 +33,10 @@ CALM: Colour = (150, 220, 90)  # the path with nothing in it to fear
 INK: Colour = (25, 22, 20)
 WHITE: Colour = (250, 250, 250)
 FONT = cv2.FONT_HERSHEY_DUPLEX
-PATH_M = (5.0, 45.0)  # from and to which distance the path is drawn
+PATH_M = (3.0, 45.0)  # from and to which distance the path is drawn
 HALF_WIDTH_M = 1.0
-NEAR_S = 20.0  # a longer time to collision is no news
+NEAR_S = 15.0  # a longer time to collision is no news
+DOUBT = 0.35  # nor is one whose deviation is a larger share of it
 
 
 class Painter:
@@ -61,7 +62,7 @@ class Painter:
         return picture
 
     def _path(self, picture: Picture, camera: Camera, colour: Colour) -> None:
-        """The corridor straight ahead, tinted, fading with nothing: a flat tint and two lines are cheap."""
+        """The corridor straight ahead: a flat tint and two lines."""
         height, width = picture.shape[:2]
         if self._seen != (camera, height, width):
             self._seen = (camera, height, width)
@@ -91,10 +92,12 @@ class Painter:
             for y, dy in ((top, arm), (bottom, -arm)):
                 corner = np.array([(x + dx, y), (x, y), (x, y + dy)], np.int32)
                 cv2.polylines(picture, [corner], False, colour, line + 1, cv2.LINE_AA)
-        words = [f"{self._classes[tracks.label[row]]} {tracks.id[row]}"]
+        name = self._classes[tracks.label[row]]
+        large = scene.in_path[row] or right - left > size.text_height * len(name) // 2
+        words = [f"{name} {tracks.id[row]}" if large else str(tracks.id[row])]
         if math.isfinite(scene.distance_m[row]):
             words.append(f"{scene.distance_m[row]:.0f} m")
-        if scene.ttc_s[row] < NEAR_S:
+        if scene.ttc_s[row] < NEAR_S and scene.ttc_sigma_s[row] < DOUBT * scene.ttc_s[row]:
             words.append(f"{scene.ttc_s[row]:.1f} s")
         _chip(picture, "  ".join(words), (left, top), colour, INK if colour != RED else WHITE, size)
 

@@ -24,6 +24,7 @@ from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
 from edgecnn.vision import DecodeDetections, Preprocess
 
+UNSURE = 0.6  # share of `score`: a track last seen weaker is looked for again at once
 GREY_WIDTH = 480  # px, about: the reduced picture in which cuts are sought and boxes followed
 
 
@@ -82,7 +83,7 @@ class Pipeline:
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         birth = min(settings.score + 0.1, 0.95)
         self._tracker = ByteTrack(TrackSettings(high=settings.score, low=weak, birth=birth), fps)
-        self._schedule = Schedule(ScheduleSettings(every=settings.detect_every, unsure=settings.score))
+        self._schedule = Schedule(ScheduleSettings(every=settings.detect_every, unsure=UNSURE * settings.score))
         self._cuts = CutDetector()
         self._size = (0, 0)
         self._tracks = Tracks.empty()

@@ -23,14 +23,13 @@ from edgecnn.run.draw import Painter
 from edgecnn.run.loop import FrameResult, Pipeline, RunSettings, loop
 from edgecnn.run.sinks import EventSink, VideoSink
 from edgecnn.run.sources import Source, open_source
-from edgecnn.run.timing import StageTimes
+from edgecnn.run.timing import WORKING, StageTimes
 from edgecnn.scene import Picture
 
 SinkName = Literal["video", "events"]
 VIDEO, EVENTS, SUMMARY, STILLS = "annotated.mp4", "events.jsonl", "summary.json", "stills"
 STILL_LIMIT = 6
 STILL_GAP_NS = 1_000_000_000  # between two of them
-WORKING = ("preprocess", "infer", "postprocess", "track", "scene")  # stages that follow one another in a frame
 
 
 @dataclass(frozen=True)
