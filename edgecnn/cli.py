@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecnn.errors import EdgecnnError, MissingDependency
+from edgecnn.errors import EdgecnnError, GateFailed, MissingDependency
 
 if TYPE_CHECKING:
     from edgecnn.compile import Compiled
@@ -35,6 +37,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+class Precision(str, Enum):
+    """What `edgecnn run` loads."""
+
+    auto = "auto"
+    engine = "engine"
+    int8 = "int8"
+    fp32 = "fp32"
+
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
@@ -75,38 +87,186 @@ def _crash(error: Exception) -> None:
 
 @app.command()
 def compile(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Run every stage that is not up to date: train, slim, export, quantize, build."""
+    """Bring a bundle up to date, all stages.
+
+    Runs every stage whose inputs or files changed: train, slim, export, quantize, build.
+    """
     _stage("build", recipe, out, as_json)
 
 
 @app.command()
 def train(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Train the recipe's network, or take in the weights that it names."""
+    """Train the network, or take in its weights."""
     _stage("train", recipe, out, as_json)
 
 
 @app.command()
 def slim(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Slim the network, after the stages before it: GAP for FC, pruning, fine-tuning."""
+    """Slim it: GAP for FC, pruning, fine-tuning.
+
+    Runs the stages before it where they are not up to date.
+    """
     _stage("slim", recipe, out, as_json)
 
 
 @app.command()
 def export(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Write the FP32 ONNX file, after the stages before it, and compare it with torch."""
+    """Write FP32 ONNX and compare it with torch.
+
+    Runs the stages before it where they are not up to date.
+    """
     _stage("export", recipe, out, as_json)
 
 
 @app.command()
 def quantize(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Measure ranges and write the INT8 ONNX files, after the stages before."""
+    """Measure ranges and write INT8 ONNX.
+
+    Runs the stages before it where they are not up to date.
+    """
     _stage("quantize", recipe, out, as_json)
 
 
 @app.command()
 def build(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Build the TensorRT engine, after the stages before."""
+    """Build the TensorRT engine.
+
+    Runs the stages before it where they are not up to date.
+    """
     _stage("build", recipe, out, as_json)
+
+
+@app.command()
+def run(
+    bundle: BundlePath,
+    source: Annotated[
+        str, typer.Option(help="FILE, FOLDER, sim:SEED, sim:SCENARIO:SEED, /dev/videoN, rtsp://... or http://...")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For what the sinks write; runs/NAME-SOURCE unless given.")
+    ] = None,
+    sink: Annotated[
+        str, typer.Option(help="video,json: an annotated video, events.jsonl; or one of them; or none.")
+    ] = ("video,json"),
+    every: Annotated[
+        int | None, typer.Option(metavar="K", min=1, help="Detect in every k-th frame; the recipe's unless given.")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="auto: the engine if it runs here, else INT8, else FP32.")] = (
+        Precision.auto
+    ),
+    threads: Annotated[int, typer.Option(min=0, help="Of inference on a CPU; 0: every core but one.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Detect and track on a video, camera or drive."""
+    names = {"video": "video", "json": "events"}
+    wanted = [] if sink == "none" else sink.split(",")
+    if unknown := [name for name in wanted if name not in names]:
+        raise typer.BadParameter(f"'{unknown[0]}' is none of video, json, none", param_hint="--sink")
+    import re
+    from dataclasses import asdict
+
+    from edgecnn.bundle import Bundle
+    from edgecnn.run import RunSettings, open_source
+    from edgecnn.run import run as run_bundle
+
+    opened = Bundle.read(bundle)
+    settings = RunSettings.of(opened, detect_every=every, precision=precision.value, threads=threads)
+    stream = open_source(source)
+    slug = re.sub(r"[^\w.-]+", "-", Path(stream.name).stem).strip("-")
+    folder = out or Path("runs") / f"{opened.name}-{slug}"
+    summary = run_bundle(opened, stream, folder if wanted else None, settings, [names[name] for name in wanted])
+    made = [str(path) for path in summary.files.values() if isinstance(path, str)]
+    line = (
+        f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f}/s) with {summary.role}; detector in "
+        f"{summary.detector_frames}, {summary.tracks} tracks, {summary.cuts} cuts, {len(summary.events)} events"
+    )
+    _print(as_json, (asdict(summary), "\n".join([line, *made])))
+
+
+@app.command()
+def bench(
+    bundle: BundlePath,
+    source: Annotated[str | None, typer.Option(help="As for `edgecnn run`; a simulated drive unless given.")] = None,
+    frames: Annotated[int, typer.Option(min=10, help="To be timed.")] = 100,
+    threads: Annotated[int, typer.Option(min=1, help="Of inference on a CPU.")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Time every stage, FP32 beside INT8."""
+    from edgecnn.bench import bench as bench_bundle
+    from edgecnn.bench import table
+    from edgecnn.bundle import Bundle
+
+    result = bench_bundle(Bundle.read(bundle), source, frames=frames, threads=threads)
+    if as_json:
+        _print(True, (result, ""))
+    else:
+        from rich.console import Console
+
+        Console().print(table(result))
+
+
+@app.command()
+def check(
+    bundle: BundlePath,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Take `check:` from it, not from the one of the bundle.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy and apply the gates."""
+    from edgecnn.bundle import Bundle, atomic
+    from edgecnn.check import check as check_bundle
+    from edgecnn.recipe import load
+
+    report = check_bundle(Bundle.read(bundle), load(recipe).check if recipe else None)
+    _print(as_json, (report.json(), _columns(report.table())))
+    if junit:
+        with atomic(junit) as temporary:
+            temporary.write_text(report.junit(), "utf-8")
+    if not report.ok:
+        missed = [str(gate) for gate in report.gates if not gate.ok]
+        raise GateFailed(f"{len(missed)} of {len(report.gates)} gates missed: {'; '.join(missed)}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what this machine has, and lacks."""
+    from edgecnn.doctor import doctor as look
+
+    found = look()
+    rows = [(_mark(c.ok, c.needed), c.name, c.found, c.mend) for c in found]
+    _print(as_json, ([vars(c) for c in found], _columns(rows)))
+    if missing := [c.name for c in found if c.needed and not c.ok]:
+        raise MissingDependency(f"`edgecnn run` needs {', '.join(missing)}", do="See the last column")
+
+
+@app.command()
+def zoo(as_json: Json = False) -> None:
+    """List the models, parameters and MACs."""
+    from edgecnn.zoo import table
+
+    rows = table()
+    head = tuple(rows[0])
+    _print(as_json, (rows, _columns([head, *(tuple(str(row[key]) for key in head) for row in rows)])))
+
+
+@app.command()
+def report(
+    bundle: BundlePath,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="BUNDLE/report.html unless given.")] = None,
+    runs: Annotated[list[Path] | None, typer.Option("--run", metavar="DIR", help="What `edgecnn run` wrote.")] = None,
+    bench: Annotated[Path | None, typer.Option(metavar="FILE", help="What `edgecnn bench --json` printed.")] = None,
+    check: Annotated[Path | None, typer.Option(metavar="FILE", help="What `edgecnn check --json` printed.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page: report.html."""
+    from edgecnn.bundle import Bundle
+    from edgecnn.report import write_report
+
+    opened = Bundle.read(bundle)
+    path = write_report(opened, out or bundle / "report.html", runs=runs or (), bench=bench, check=check)
+    _print(as_json, ({"report": path}, str(path)))
 
 
 def _stage(stage: str, recipe: Path, out: Path | None, as_json: bool) -> None:
@@ -122,6 +282,17 @@ def _compiled(done: Compiled) -> tuple[dict[str, Any], str]:
     }
     lines = [f"{s.stage:<10} {s.outcome:<6} {s.seconds:8.1f} s  {s.why}" for s in done.steps]
     return {"bundle": str(done.bundle.path), "steps": steps, "files": files}, "\n".join([*lines, str(done.bundle.path)])
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, each column as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _mark(ok: bool, needed: bool) -> str:
+    return "ok" if ok else "MISSING" if needed else "no"
 
 
 def _print(as_json: bool, result: tuple[Any, str]) -> None:

@@ -1,0 +1,203 @@
+"""The figures themselves: every precision sees the same pictures, each through its own preprocess and decoder.
+
+A classifier: top-1, top-5. A detector: average precision by COCO's rules; on sequences (simulator drives, MOT) HOTA,
+MOTA and IDF1 as well, through the very loop that the board runs, all classes together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from edgecnn.backends import Backend, Precision, open_backend
+from edgecnn.bundle import Bundle, ModelSpec
+from edgecnn.data import CLASSES
+from edgecnn.errors import InputError, ModelError
+from edgecnn.metrics.detection import evaluate_detections
+from edgecnn.metrics.topk import topk
+from edgecnn.metrics.tracking import evaluate_tracks
+from edgecnn.progress import bar
+from edgecnn.recipe import DataSection
+from edgecnn.run.loop import Pipeline, RunSettings
+from edgecnn.scene import I64, Detections, Frame, Picture, Tracks, Truth
+from edgecnn.vision import DecodeDetections, Preprocess
+
+FAINT = 0.01  # average precision wants the weak detections too
+ROAD = {  # what other data sets and networks call the simulator's classes
+    "truck": "truck_bus",
+    "bus": "truck_bus",
+    "van": "car",
+    "bicycle": "two_wheeler",
+    "motorcycle": "two_wheeler",
+    "motorbike": "two_wheeler",
+    "cyclist": "two_wheeler",
+    "pedestrian": "person",
+}
+VEHICLES = {"car", "van", "truck", "bus", "truck_bus"}  # the group `vehicle`: a bus found as a truck is found
+
+Figures = dict[str, float]
+
+
+def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) -> tuple[dict[str, Figures], int]:
+    """precision -> metric -> value, and the number of pictures."""
+    backends = {p: open_backend(bundle, p) for p in precisions}
+    model = bundle.require_model()
+    if model.task == "classify":
+        return _classify(model, backends, data)
+    settings = RunSettings.of(bundle)
+    if data.kind in ("sim_drive", "mot"):
+        return _track(model, backends, data, settings)
+    return _detect(model, backends, data, settings)
+
+
+def _classify(
+    model: ModelSpec, backends: dict[Precision, Backend], data: DataSection
+) -> tuple[dict[str, Figures], int]:
+    from edgecnn.data import open_dataset
+
+    dataset = open_dataset(data)
+    if len(dataset.classes) != len(model.classes):
+        raise ModelError(
+            f"a network of {len(model.classes)} classes", wanted=f"{len(dataset.classes)}, as in data '{data.kind}'"
+        )
+    preprocess, labels = Preprocess(model), []
+    scores: dict[Precision, list[Any]] = {p: [] for p in backends}
+    with bar("check", len(dataset)) as advance:
+        for i in range(len(dataset)):
+            sample = dataset[i]
+            labels.append(int(sample.truth.label[0]))
+            tensor, _ = preprocess(sample.bgr)
+            for p, backend in backends.items():
+                scores[p].append(next(iter(backend({model.input.name: tensor}).values()))[0].copy())
+            advance(1)
+    figures: dict[str, Figures] = {p: topk(np.stack(rows), np.array(labels)) for p, rows in scores.items()}
+    return figures, len(labels)
+
+
+def _detect(
+    model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
+) -> tuple[dict[str, Figures], int]:
+    from edgecnn.data import open_dataset
+
+    dataset = open_dataset(data)
+    words = Vocabulary.of(model.classes, dataset.classes)
+    detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
+    pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
+    with bar("check", len(dataset)) as advance:
+        for i in range(len(dataset)):
+            sample = dataset[i]
+            truth = words.truth(sample.truth)
+            for p, detect in detectors.items():
+                pairs[p].append((words.found(detect(sample.bgr)), truth))
+            advance(1)
+    return {p: evaluate_detections(rows, words.classes, words.groups()) for p, rows in pairs.items()}, len(dataset)
+
+
+def _track(
+    model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
+) -> tuple[dict[str, Figures], int]:
+    detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
+    pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
+    tracked: dict[Precision, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
+    words = None
+    for sequence in sequences(data):
+        words = Vocabulary.of(model.classes, sequence.classes)
+        pipelines = {p: Pipeline(model, backend, settings, fps=sequence.fps) for p, backend in backends.items()}
+        for p in backends:
+            tracked[p].append([])
+        with bar(f"check {sequence.name}", sequence.length) as advance:
+            for frame, raw in sequence.frames:
+                truth = words.truth(raw)
+                for p in backends:
+                    pairs[p].append((words.found(detectors[p](frame.bgr)), truth))
+                    tracked[p][-1].append((words.found(pipelines[p].step(frame).tracks), truth))
+                advance(1)
+    if words is None:
+        raise InputError(f"data of kind {data.kind} holds no sequence", wanted="at least one")
+    figures: dict[str, Figures] = {
+        p: {**evaluate_detections(pairs[p], words.classes, words.groups()), **evaluate_tracks(tracked[p])}
+        for p in backends
+    }
+    return figures, len(pairs[next(iter(backends))])
+
+
+class _Detector:
+    """One network on single pictures, weak detections included."""
+
+    def __init__(self, model: ModelSpec, backend: Backend, iou: float) -> None:
+        self._name, self._backend = model.input.name, backend
+        self._preprocess, self._decode = Preprocess(model), DecodeDetections(model, score=FAINT, iou=iou)
+
+    def __call__(self, bgr: Picture) -> Detections:
+        tensor, box = self._preprocess(bgr)
+        return self._decode(self._backend({self._name: tensor}), box)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The classes in which a network and a data set can be compared, and both ways into them; -1 = not among them."""
+
+    classes: tuple[str, ...]
+    of_model: I64  # (classes of the network,)
+    of_data: I64  # (classes of the data set,)
+
+    @classmethod
+    def of(cls, model: Sequence[str], data: Sequence[str]) -> Vocabulary:
+        """The data set's own classes where the network knows them all, else the four of the road.
+
+        Raises ModelError where the two have nothing in common.
+        """
+        if set(data) <= set(model):
+            classes, known = tuple(data), {name: i for i, name in enumerate(data)}
+        else:
+            classes = CLASSES
+            known = {name: i for i, name in enumerate(CLASSES)}
+            known |= {name: known[road] for name, road in ROAD.items()}
+
+        def table(names: Sequence[str]) -> I64:
+            return np.array([known.get(name.lower(), known.get(name, -1)) for name in names], np.int64)
+
+        ours, theirs = table(model), table(data)
+        if not set(ours[ours >= 0]) & set(theirs[theirs >= 0]):
+            raise ModelError(
+                f"a network that knows {', '.join(model[:6])} and data that knows {', '.join(data[:6])}",
+                wanted="a class in common",
+                do="Name other data under `check:` in the recipe",
+            )
+        return cls(classes, ours, theirs)
+
+    def found(self, rows: Any) -> Any:
+        """Detections or Tracks with labels of the network → the same with labels of the vocabulary, others left out."""
+        label = self.of_model[rows.label]
+        return replace(rows, label=label)[label >= 0]
+
+    def truth(self, rows: Truth) -> Truth:
+        """Truth with labels of the data set → with labels of the vocabulary. Classes that are not compared are left
+        out; ignored places stay, whatever their class."""
+        label = np.where(rows.label >= 0, self.of_data[rows.label], -1)
+        kept: Truth = replace(rows, label=label)[(label >= 0) | rows.ignore]
+        return kept
+
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        members = tuple(i for i, name in enumerate(self.classes) if name in VEHICLES)
+        return {"vehicle": members} if len(members) > 1 else {}
+
+
+@dataclass(frozen=True)
+class Sequence_:
+    name: str
+    fps: float
+    length: int
+    classes: tuple[str, ...]
+    frames: Iterable[tuple[Frame, Truth]]
+
+
+def sequences(data: DataSection) -> Iterator[Sequence_]:
+    from edgecnn.data.simulator import Drive
+
+    for seed in range(data.seed, data.seed + data.drives):
+        drive = Drive(seed, frames=data.pictures)
+        yield Sequence_(f"drive {seed}", drive.fps, len(drive), CLASSES, ((f, t) for f, t, _ in drive))

@@ -1,0 +1,45 @@
+"""One page that tells how a bundle came about, what it costs, and what it saw: report.html, with nothing outside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecnn.bundle import Bundle, atomic
+from edgecnn.errors import InputError
+from edgecnn.report.page import page
+from edgecnn.report.runs import Run
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    bundle: Bundle,
+    out: Path,
+    *,
+    runs: Sequence[Path] = (),
+    bench: Path | None = None,
+    check: Path | None = None,
+) -> Path:
+    """Write `out` atomically and return it. `bench` and `check` are what those commands printed with --json.
+
+    Raises InputError where a run's folder or a JSON file is missing or damaged.
+    """
+    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check))
+    with atomic(out) as temporary:
+        temporary.write_text(text, "utf-8")
+    return out
+
+
+def _json(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        data = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not readable JSON ({error})", wanted="what `--json` printed") from error
+    if not isinstance(data, dict):
+        raise InputError(f"{path} holds {type(data).__name__}", wanted="the JSON object that `--json` printed")
+    return data

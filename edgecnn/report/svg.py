@@ -1,0 +1,150 @@
+"""Plots as inline SVG, drawn by hand: they take the page's colours, so light and dark both read well.
+
+Numbers are user units of the viewBox, about CSS pixels on a wide screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+WIDTH = 720
+
+
+def _svg(height: float, body: Sequence[str], title: str) -> str:
+    inner = "".join(body)
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{inner}</svg>"
+    )
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> str:
+    inside = f"<title>{escape(tip)}</title>" if tip else ""
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.8):.1f}" height="{height:.1f}"'
+    return f'<rect class="{kind}" {place}>{inside}</rect>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def ticks(top: float, about: int = 5) -> list[float]:
+    """Round numbers from 0 to at least `top`: steps of 1, 2 or 5 times a power of ten."""
+    if top <= 0 or not math.isfinite(top):
+        return [0.0, 1.0]
+    rough = top / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    return [i * step for i in range(math.ceil(top / step - 1e-9) + 1)]
+
+
+def bars(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], kinds: Sequence[str], title: str) -> str:
+    """A group of bars a row: p50 as the bar, p95 and p99 as whiskers, one bar a kind. Values in ms.
+
+    rows: (label, kind -> {"p50", "p95", "p99"}); a kind that a row lacks leaves its place empty.
+    """
+    left, right, bar, gap = 110.0, 70.0, 13.0, 12.0
+    group = bar * len(kinds) + gap
+    marks = ticks(max((figures["p99"] for _, group_ in rows for figures in group_.values()), default=1.0))
+    scale = (WIDTH - left - right) / marks[-1]
+    height = group * len(rows) + 34
+    body = []
+    for mark in marks:
+        x = left + mark * scale
+        body += [_line(x, 0, x, height - 24, "grid"), _text(x, height - 8, f"{mark:g}", "axis", "middle")]
+    body.append(_text(WIDTH - right + 24, height - 8, "ms", "axis"))
+    for number, (label, figures_of) in enumerate(rows):
+        top = number * group + gap / 2
+        body.append(_text(left - 8, top + bar * len(kinds) / 2 + 4, label, "", "end"))
+        for place, kind in enumerate(kinds):
+            figures = figures_of.get(kind)
+            if figures is None:
+                continue
+            y, p50, p95, p99 = top + place * bar, figures["p50"], figures["p95"], figures["p99"]
+            tip = f"{label} {kind}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms"
+            middle = y + bar / 2 - 1
+            body += [
+                _rect(left, y, p50 * scale, bar - 2, f"s{place}", tip),
+                _line(left + p50 * scale, middle, left + p99 * scale, middle, "whisker"),
+                _line(left + p95 * scale, middle - 4, left + p95 * scale, middle + 4, "whisker"),
+                _line(left + p99 * scale, middle - 4, left + p99 * scale, middle + 4, "whisker"),
+                _text(left + max(p99, p50) * scale + 6, y + bar - 3, f"{p50:.2f}", "axis"),
+            ]
+    return _svg(height, body, title)
+
+
+class Timeline:
+    """Strips under one another that share the time axis: spans, marks, a curve. `svg` puts them together."""
+
+    LEFT, RIGHT = 110.0, 20.0
+
+    def __init__(self, seconds: float) -> None:
+        self._marks = ticks(max(seconds, 1e-3), 8)
+        self._scale = (WIDTH - self.LEFT - self.RIGHT) / max(seconds, 1e-3)
+        self._seconds = seconds
+        self._body: list[str] = []
+        self._top = 4.0
+
+    def _x(self, second: float) -> float:
+        return self.LEFT + second * self._scale
+
+    def marks(self, label: str, at: Sequence[tuple[float, str, str]], width_s: float) -> None:
+        """(second, class, tip): a tick each, `width_s` wide."""
+        self._body.append(_text(self.LEFT - 8, self._top + 12, label, "", "end"))
+        width = max(1.0, width_s * self._scale * 0.9)
+        self._body += [_rect(self._x(second), self._top, width, 16, kind, tip) for second, kind, tip in at]
+        self._top += 26
+
+    def spans(self, label: str, rows: Sequence[tuple[float, float, str, str]], *, height: float = 7) -> None:
+        """(from second, to second, class, tip), each in the first row that is free."""
+        self._body.append(_text(self.LEFT - 8, self._top + 12, label, "", "end"))
+        free: list[float] = []
+        for start, end, kind, tip in sorted(rows):
+            row = next((i for i, until in enumerate(free) if until <= start), len(free))
+            free[row : row + 1] = [end]
+            y = self._top + row * height
+            self._body.append(_rect(self._x(start), y, (end - start) * self._scale, height - 2, kind, tip))
+        self._top += max(16.0, len(free) * height) + 10
+
+    def curve(
+        self, label: str, points: Sequence[tuple[float, float | None]], top: float, level: tuple[float, str]
+    ) -> None:
+        """(second, value or None for a gap) against 0 to `top`, and a named level across. Larger values are cut off."""
+        height = 84.0
+        low = self._top + height
+
+        def y(value: float) -> float:
+            return low - min(value, top) / top * height
+
+        self._body.append(_text(self.LEFT - 8, self._top + 12, label, "", "end"))
+        for mark in ticks(top, 3):
+            if mark <= top:
+                self._body.append(_line(self.LEFT, y(mark), WIDTH - self.RIGHT, y(mark), "grid"))
+                self._body.append(_text(self.LEFT - 8, y(mark) + 4, f"{mark:g}", "axis", "end") if mark < top else "")
+        self._body.append(_line(self.LEFT, y(level[0]), WIDTH - self.RIGHT, y(level[0]), "level"))
+        self._body.append(_text(WIDTH - self.RIGHT, y(level[0]) - 4, level[1], "axis", "end"))
+        path, pen = "", "M"
+        for second, value in points:
+            if value is None:
+                pen = "M"
+                continue
+            path += f"{pen}{self._x(second):.1f} {y(value):.1f}"
+            pen = "L"
+        self._body.append(f'<path class="curve" d="{path}"/>' if path else "")
+        self._top = low + 12
+
+    def cuts(self, at: Sequence[float]) -> None:
+        """Hard cuts: a line through every strip drawn so far."""
+        self._body += [_line(self._x(second), 0, self._x(second), self._top - 6, "cut") for second in at]
+
+    def svg(self, title: str) -> str:
+        for mark in self._marks:
+            if mark <= self._seconds:
+                self._body.append(_text(self._x(mark), self._top + 12, f"{mark:g} s", "axis", "middle"))
+        return _svg(self._top + 20, self._body, title)
