@@ -19,6 +19,7 @@ from edgecnn.errors import EdgecnnError, GateFailed, MissingDependency
 
 if TYPE_CHECKING:
     from edgecnn.compile import Compiled
+    from edgecnn.run.runner import SinkName
 
 EPILOG = """\
 Exit codes: 0 done; 1 a fault of edgecnn's own; 2 wrong command line; 3 unusable input file, folder or stream;
@@ -146,8 +147,8 @@ def run(
         Path | None, typer.Option(metavar="DIR", help="For what the sinks write; runs/NAME-SOURCE unless given.")
     ] = None,
     sink: Annotated[
-        str, typer.Option(help="video,json: an annotated video, events.jsonl; or one of them; or none.")
-    ] = ("video,json"),
+        str, typer.Option(help="video,json: an annotated video and events.jsonl; or one of them; or none.")
+    ] = "video,json",
     every: Annotated[
         int | None, typer.Option(metavar="K", min=1, help="Detect in every k-th frame; the recipe's unless given.")
     ] = None,
@@ -158,10 +159,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Detect and track on a video, camera or drive."""
-    names = {"video": "video", "json": "events"}
-    wanted = [] if sink == "none" else sink.split(",")
-    if unknown := [name for name in wanted if name not in names]:
-        raise typer.BadParameter(f"'{unknown[0]}' is none of video, json, none", param_hint="--sink")
+    sinks = _sinks(sink)
     import re
     from dataclasses import asdict
 
@@ -174,13 +172,20 @@ def run(
     stream = open_source(source)
     slug = re.sub(r"[^\w.-]+", "-", Path(stream.name).stem).strip("-")
     folder = out or Path("runs") / f"{opened.name}-{slug}"
-    summary = run_bundle(opened, stream, folder if wanted else None, settings, [names[name] for name in wanted])
+    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks)
     made = [str(path) for path in summary.files.values() if isinstance(path, str)]
     line = (
         f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f}/s) with {summary.role}; detector in "
         f"{summary.detector_frames}, {summary.tracks} tracks, {summary.cuts} cuts, {len(summary.events)} events"
     )
     _print(as_json, (asdict(summary), "\n".join([line, *made])))
+
+
+def _sinks(text: str) -> list[SinkName]:
+    names: dict[str, list[SinkName]] = {"video": ["video"], "json": ["events"], "none": []}
+    if unknown := [name for name in text.split(",") if name not in names]:
+        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(names)}", param_hint="--sink")
+    return [sink for name in text.split(",") for sink in names[name]]
 
 
 @app.command()
