@@ -1,0 +1,35 @@
+"""Quantize: FP32 ONNX → INT8 in TensorRT's form, and the same scales for onnxruntime on a CPU.
+
+model.int8.onnx      FP32-typed Q/DQ, int8, zero point 0: what TensorRT 8 to 11 and TensorRT for RTX read
+model.int8.cpu.onnx  unsigned activations, int8 weights: what onnxruntime runs fast
+ranges.json          the magnitude of every quantised tensor that becomes level 127
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgecnn.bundle import Bundle, sha256
+
+if TYPE_CHECKING:
+    from edgecnn.recipe import Recipe
+
+VERSION = 1
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's `quantize` section, its calibration list by content."""
+    section = recipe.quantize
+    chosen: dict[str, Any] = section.model_dump(mode="json", exclude={"calibration", "data"})
+    if section.calibration is not None:
+        chosen["calibration"] = sha256(section.calibration) if section.calibration.is_file() else "missing"
+    else:
+        chosen["data"] = section.data.model_dump(mode="json")
+    return chosen
+
+
+def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
+    """Write both INT8 files and the ranges. Raises InputError, RecipeError, ModelError."""
+    from edgecnn.quantize.stage import quantize_bundle
+
+    return quantize_bundle(bundle, recipe, settings(recipe), VERSION)

@@ -1,26 +1,40 @@
 """The same scales for onnxruntime on a CPU, whose fast kernels take unsigned activations.
 
-Only activation zero points and types change: what can't be negative gets zero point 0, everything else 128. With 128 the
-integers are those of TensorRT's form plus 128, so results agree bit for bit; with 0 a value above the calibrated maximum
-keeps up to twice the range before it saturates.
+What can't be negative gets zero point 0, everything else 128. With 128 the integers are those of TensorRT's form plus
+128, so results agree bit for bit; with 0 a value above the calibrated maximum keeps up to twice the range before it
+saturates.
+
+onnxruntime computes in integers only between two pairs, where TensorRT fuses a convolution with its SiLU or its residual
+Add: there, and only there, this form has pairs that TensorRT's has not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from edgecnn.quantize.graph import View, attribute
-from edgecnn.quantize.insert import copies
+from edgecnn.quantize.graph import View
+from edgecnn.quantize.insert import KERNELS, LEVELS, POOLS, Plan, copies, insert
 
-MIDDLE = 128
+MIDDLE, TOP = 128, 255
+
+
+def cpu_form(model: ModelProto, plan: Plan, scale: Mapping[str, float]) -> ModelProto:
+    """The prepared FP32 graph → the file for onnxruntime."""
+    points = {name: plan.points.get(name, []) + plan.cpu_points.get(name, []) for name in plan.tensors}
+    signs, tied = _Signs(View(model)), {name for tie in plan.ties for name in tie}
+    own = {  # only onnxruntime reads these, so all 255 levels may serve what can't be negative
+        name: scale[name] * LEVELS / TOP
+        for name in plan.cpu_points
+        if name not in plan.points and name not in tied and signs.positive(name)
+    }
+    return pack(to_unsigned(insert(model, points, {**scale, **own}, plan.kernels)))
 
 
 def to_unsigned(model: ModelProto, *, relu_zero: bool = True) -> ModelProto:
-    """A copy of a Q/DQ network with uint8 activations, int8 weight constants and int32 biases.
-
-    `relu_zero=False` uses zero point 128 everywhere.
-    """
+    """A copy of a network in TensorRT's form with uint8 activations; `relu_zero=False`: zero point 128 everywhere."""
     result = ModelProto()
     result.CopyFrom(model)
     view = View(result)
@@ -34,7 +48,7 @@ def to_unsigned(model: ModelProto, *, relu_zero: bool = True) -> ModelProto:
 
 
 def pack(model: ModelProto) -> ModelProto:
-    """A copy in which weights are int8 constants, and biases of integer kernels are int32 constants behind a DQ."""
+    """A copy with weights as int8 constants and biases as int32 constants of scale (input scale × weight scale)."""
     result = ModelProto()
     result.CopyFrom(model)
     graph, view = result.graph, View(result)
@@ -42,11 +56,32 @@ def pack(model: ModelProto) -> ModelProto:
         weight, scale = view.constant(q.input[0]), view.constant(q.input[1])
         if weight is None or scale is None:
             continue
-        shape = (-1, *[1] * (weight.ndim - 1))
-        whole = np.clip(np.rint(weight / scale.reshape(shape)), -128, 127).astype(np.int8)
+        whole = np.clip(np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))), -128, 127).astype(np.int8)
         view.constants[q.input[0]].CopyFrom(numpy_helper.from_array(whole, q.input[0]))
-        view.readers[q.output[0]][0][0].input[0] = q.input[0]
+        dq = view.readers[q.output[0]][0][0]
+        dq.input[0] = q.input[0]
         graph.node.remove(q)
+        kernel = view.readers[dq.output[0]][0][0]
+        bias = view.constant(kernel.input[2]) if len(kernel.input) > 2 else None
+        x_scale = view.constant(view.producer[kernel.input[0]].input[1])
+        if bias is None or x_scale is None or kernel.op_type not in KERNELS:
+            continue
+        steps = x_scale * scale
+        name = f"{kernel.name}.bias"
+        graph.initializer.extend(
+            [
+                numpy_helper.from_array(np.rint(bias / steps).astype(np.int32), f"{name}_int"),
+                numpy_helper.from_array(steps, f"{name}_scale"),
+                numpy_helper.from_array(np.zeros(steps.shape, np.int32), f"{name}_zero"),
+            ]
+        )
+        parts = [f"{name}_{part}" for part in ("int", "scale", "zero")]
+        graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [f"{name}_dq"], f"{name}_DQ", axis=0))
+        kernel.input[2] = f"{name}_dq"
+    used = {name for node in graph.node for name in node.input}
+    kept = [t for t in graph.initializer if t.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     return result
 
 
@@ -74,9 +109,6 @@ class _Signs:
             return self.positive(node.input[0])
         if node.op_type in ("Add", "Mul"):
             return len(inputs) == 2 and all(self.positive(name) for name in inputs)
-        if node.op_type in ("GlobalAveragePool", "AveragePool", "ReduceMean") or copies(node):
+        if node.op_type in POOLS or copies(node):
             return all(self.positive(name) for name in inputs)
         return False
-
-
-__all__ = ["attribute", "pack", "to_unsigned"]

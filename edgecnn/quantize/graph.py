@@ -45,7 +45,7 @@ def attribute(node: NodeProto, name: str, default: float | int | str) -> float |
     for a in node.attribute:
         if a.name == name:
             value = helper.get_attribute_value(a)
-            return value.decode() if isinstance(value, bytes) else value  # type: ignore[no-any-return]
+            return value.decode() if isinstance(value, bytes) else value
     return default
 
 
@@ -125,7 +125,7 @@ def _identities(model: ModelProto) -> None:
 
 
 def _batch_norms(model: ModelProto) -> None:
-    """y = g (Wx + b - m) / sqrt(v + eps) + h is a convolution again (Jacob et al. 2018, arXiv:1712.05877, section 3.2)."""
+    """y = g (Wx + b - m) / sqrt(v + eps) + h is a convolution again (Jacob et al. 2018, arXiv:1712.05877, 3.2)."""
     graph, view = model.graph, View(model)
     for norm in list(graph.node):
         conv = view.producer.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None

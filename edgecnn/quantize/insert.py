@@ -1,7 +1,7 @@
 """Where quantisation goes, and the Q/DQ pairs themselves, in the one form that TensorRT 8 to 11 reads alike.
 
-FP32-typed ONNX, int8, zero point 0, one scale a tensor for activations and one an output channel for weights, no Q/DQ on
-biases. Placement follows NVIDIA's guidance (TensorRT developer guide, "Q/DQ layer-placement recommendations"):
+FP32-typed ONNX, int8, zero point 0, one scale a tensor for activations and one an output channel for weights, no Q/DQ
+on biases. Placement follows NVIDIA's guidance (TensorRT developer guide, "Q/DQ layer-placement recommendations"):
 
 - every input of Conv and Gemm; never their output, so that the activation fuses into the kernel;
 - of a residual Add only the skip, so that the convolution fuses with the Add;
@@ -29,9 +29,10 @@ SHARE = 4.0  # branches of a Concat share a scale while their ranges differ less
 
 KERNELS = ("Conv", "Gemm")
 POOLS = ("GlobalAveragePool", "AveragePool", "ReduceMean")
-ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Softplus", "Mish")
-COPIES = ("MaxPool", "Concat", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "DepthToSpace")
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Mish")
+COPIES = ("MaxPool", "Concat", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split")
 JOINS = ("Add", "Mul", "Sub")
+ABSORBED = ("Relu", "Clip")  # a pair behind them stands for them: uint8 can't be negative
 INTEGER_ON_CPU = (*KERNELS, *JOINS, *POOLS, "Sigmoid", "LeakyRelu")  # onnxruntime has 8-bit kernels for these
 
 Points = dict[str, list[tuple[str, int]]]  # tensor -> (node name, input index) of those who read its quantised form
@@ -65,12 +66,13 @@ class _Planner:
         if unknown := keep_float - {n.name for n in nodes}:
             names = ", ".join(n.name for n in nodes[:4])
             raise RecipeError(
-                f"quantize.keep_float names {sorted(unknown)[0]!r}", wanted=f"a Conv or Gemm of the network: {names}, ..."
+                f"quantize.keep_float names {sorted(unknown)[0]!r}",
+                wanted=f"a Conv or Gemm of the network: {names}, ...",
             )
         self.kernels = {
             n.name: n for n in nodes if n.name not in keep_float and self.view.constant(n.input[1]) is not None
         }
-        self.floats = tuple(n.name for n in nodes if n.name not in self.kernels)
+        self.floats = tuple(n.name for n in nodes if n.name not in self.kernels)  # by wish, or with computed weights
         self.order = {n.name: i for i, n in enumerate(self.view.graph.node)}
         self.points: Points = {}
         self.ties: list[tuple[str, ...]] = []
@@ -79,9 +81,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         for node in self.view.graph.node:
-            if node.name in self.kernels:
-                self.demand(node.input[0], node, 0)
-            elif self.pools(node) and self.rooted(node.input[0]):
+            if node.name in self.kernels or (node.op_type in POOLS and self.rooted(node.input[0])):
                 self.demand(node.input[0], node, 0)
             elif node.op_type == "Add":
                 self.residual(node)
@@ -112,25 +112,29 @@ class _Planner:
                 self.demand(name, add, index)
 
     def for_cpu(self) -> Points:
-        """Pairs that let onnxruntime stay in integers between two kernels where TensorRT fuses on its own."""
+        """Pairs that let onnxruntime stay in integers up to the next pair, where TensorRT fuses on its own."""
         extra: Points = {}
         for node in self.view.graph.node:
-            if node.op_type not in INTEGER_ON_CPU or (node.op_type in KERNELS and node.name not in self.kernels):
+            if node.op_type not in INTEGER_ON_CPU + ABSORBED or node.name in self.floats:
                 continue
             for name in node.output:
-                readers = self.view.readers[name]
-                done = set(self.points.get(name, []))
+                done = self.points.get(name, [])
                 further = [
-                    (r.name, i)
-                    for r, i in readers
-                    if (r.name, i) not in done and r.op_type in INTEGER_ON_CPU and self.leads(r.output[0])
+                    (reader.name, index)
+                    for reader, index in self.view.readers[name]
+                    if (reader.name, index) not in done and reader.op_type in INTEGER_ON_CPU and self.lands(reader)
                 ]
                 if further and self.rooted(name):
                     extra[name] = further
         return extra
 
-    def pools(self, node: NodeProto) -> bool:
-        return node.op_type in POOLS
+    def lands(self, node: NodeProto) -> bool:
+        """Whether a node's output meets the next pair through integer operators alone."""
+        if node.op_type in KERNELS or node.op_type not in INTEGER_ON_CPU + ABSORBED:
+            return False  # an INT8 kernel's input has its pair already; a float one needs none
+        tensor = node.output[0]
+        readers = [reader for reader, _ in self.view.readers[tensor]]
+        return tensor in self.points or (bool(readers) and all(self.lands(reader) for reader in readers))
 
     def data_inputs(self, node: NodeProto) -> list[str]:
         """Inputs that carry activations, not constants such as shapes."""
@@ -141,8 +145,7 @@ class _Planner:
         if tensor not in self._leads:
             self._leads[tensor] = any(
                 (node.name in self.kernels and index == 0)
-                or (passes(node) or self.pools(node) or node.op_type in JOINS)
-                and any(self.leads(name) for name in node.output)
+                or (passes(node) and any(self.leads(name) for name in node.output))
                 for node, index in self.view.readers[tensor]
             )
         return self._leads[tensor]
@@ -153,8 +156,7 @@ class _Planner:
             node = self.view.producer.get(tensor)
             self._rooted[tensor] = node is not None and (
                 node.name in self.kernels
-                or (passes(node) or self.pools(node) or node.op_type in JOINS)
-                and any(self.rooted(name) for name in self.data_inputs(node))
+                or (passes(node) and any(self.rooted(name) for name in self.data_inputs(node)))
             )
         return self._rooted[tensor]
 
@@ -167,14 +169,15 @@ def copies(node: NodeProto) -> bool:
 
 
 def passes(node: NodeProto) -> bool:
-    return node.op_type in ACTIVATIONS or copies(node)
+    """Whether INT8 data stays near its kernels across the node."""
+    return node.op_type in (*ACTIVATIONS, *POOLS, *JOINS) or copies(node)
 
 
 def scales(plan: Plan, amax: Mapping[str, float]) -> dict[str, float]:
     """Tensor → scale = amax / 127. Tensors around a copying node share the widest range of theirs.
 
-    A Concat of branches whose ranges differ more than SHARE-fold keeps a scale a branch: one scale over boxes and scores
-    would round the scores to zero.
+    A Concat of branches whose ranges differ more than SHARE-fold keeps a scale a branch: one scale over boxes and
+    scores would round the scores to zero.
     """
     group = {name: {name} for name in plan.tensors}
     for tie in plan.ties:
@@ -194,7 +197,8 @@ def weight_scales(weight: F32, bias: F32 | None, x_scale: float) -> F32:
     """
     amax = np.abs(weight.reshape(len(weight), -1)).max(1)
     least = np.full(len(weight), 1e-9, np.float32) if bias is None else np.abs(bias) / x_scale / 2**30 + 1e-9
-    return np.maximum(amax / LEVELS, least).astype(np.float32)
+    result: F32 = np.maximum(amax / LEVELS, least).astype(np.float32)
+    return result
 
 
 def insert(model: ModelProto, points: Points, scale: Mapping[str, float], kernels: Iterable[str]) -> ModelProto:
@@ -206,17 +210,21 @@ def insert(model: ModelProto, points: Points, scale: Mapping[str, float], kernel
     behind: dict[str, list[NodeProto]] = {}  # tensor -> its pair
     first: list[NodeProto] = []
 
-    def pair(tensor: str, value: NDArray[np.float32], axis: int | None) -> tuple[str, list[NodeProto]]:
+    def pair(tensor: str, value: NDArray[np.float32]) -> tuple[str, list[NodeProto]]:
         names = [f"{tensor}_scale", f"{tensor}_zero"]
         graph.initializer.append(numpy_helper.from_array(value, names[0]))
         graph.initializer.append(numpy_helper.from_array(np.zeros(value.shape, np.int8), names[1]))
-        more = {} if axis is None else {"axis": axis}
-        q = helper.make_node("QuantizeLinear", [tensor, *names], [f"{tensor}_q"], f"{tensor}_Q", **more)
-        dq = helper.make_node("DequantizeLinear", [f"{tensor}_q", *names], [f"{tensor}_dq"], f"{tensor}_DQ", **more)
-        return f"{tensor}_dq", [q, dq]
+        made = [
+            helper.make_node("QuantizeLinear", [tensor, *names], [f"{tensor}_q"], f"{tensor}_Q"),
+            helper.make_node("DequantizeLinear", [f"{tensor}_q", *names], [f"{tensor}_dq"], f"{tensor}_DQ"),
+        ]
+        if value.ndim:  # without an axis it would be 1
+            for node in made:
+                node.attribute.append(helper.make_attribute("axis", 0))
+        return f"{tensor}_dq", made
 
     for tensor, readers in points.items():
-        output, behind[tensor] = pair(tensor, np.float32(scale[tensor]).reshape(()), None)
+        output, behind[tensor] = pair(tensor, np.array(scale[tensor], np.float32))
         for name, index in readers:
             nodes[name].input[index] = output
     for name in kernels:
@@ -226,7 +234,7 @@ def insert(model: ModelProto, points: Points, scale: Mapping[str, float], kernel
         assert weight is not None
         own = f"{name}.weight"  # a weight that two kernels share is copied: their inputs' scales may differ
         graph.initializer.append(numpy_helper.from_array(weight, own))
-        node.input[1], made = pair(own, weight_scales(weight, bias, scale[x]), 0)
+        node.input[1], made = pair(own, weight_scales(weight, bias, scale[x]))
         first += made
     ordered = [*first]
     for tensor in [i.name for i in graph.input]:

@@ -1,7 +1,7 @@
 """The range of every tensor that will be quantised, measured on pictures that went through the one preprocess.
 
-Histograms of |x| over the whole calibration list; a range is their maximum, a percentile, or the clip at which 8 bits lose the
-least information (Migacz, "8-bit Inference with TensorRT", GTC 2017: least Kullback-Leibler divergence).
+Histograms of |x| over the whole calibration list; a range is their maximum, a percentile, or the clip at which 8 bits
+lose the least information (Migacz, "8-bit Inference with TensorRT", GTC 2017: least Kullback-Leibler divergence).
 """
 
 from __future__ import annotations

@@ -1,0 +1,147 @@
+"""The stage itself: plan → ranges → weak kernels back to float → bias correction → both files → how far off they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort  # type: ignore[import-untyped]
+from onnx import ModelProto
+
+from edgecnn.bundle import Bundle, ModelSpec, atomic
+from edgecnn.progress import note, tracked
+from edgecnn.quantize.correct import Rounding, corrected, decibel, measure
+from edgecnn.quantize.cpu import cpu_form
+from edgecnn.quantize.graph import load, prepare
+from edgecnn.quantize.insert import Plan, insert, plan, scales
+from edgecnn.quantize.ranges import amax, collect, tapped
+from edgecnn.recipe import QuantizeSection, Recipe
+from edgecnn.scene import F32, Picture
+from edgecnn.vision import Preprocess
+
+FLOOR_DB = 20.0  # a kernel whose own rounding noise exceeds a hundredth of its output's power stays float
+MEASURED = 32  # pictures on which rounding is measured and biases are corrected
+COMPARED = 4  # pictures on which FP32 and INT8 outputs are compared
+FEW = 16  # fewer calibration pictures than this deserve a warning
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Both INT8 forms of one network and what was found on the way."""
+
+    tensorrt: ModelProto
+    cpu: ModelProto
+    plan: Plan
+    amax: dict[str, float]  # tensor -> magnitude that becomes level 127
+    rounding: dict[str, Rounding]  # kernel -> its error, the weak ones included
+    weak: tuple[str, ...]  # kernels that stay float because of their error
+
+
+def quantize(model: ModelProto, feeds: list[F32], section: QuantizeSection) -> Quantized:
+    """Quantise an FP32 network on calibration inputs (1, C, H, W)."""
+    model = prepare(model)
+    chosen = plan(model, section.keep_float)
+    histograms = collect(model, chosen.tensors, tracked(feeds, "calibrate", len(feeds)), section.bins)
+    ranges = {name: amax(h, section.ranges, section.percentile) for name, h in histograms.items()}
+    some = feeds[:: -(-len(feeds) // MEASURED)]
+    rounding = measure(model, chosen, scales(chosen, ranges), tracked(some, "measure rounding", len(some)))
+    weak = tuple(name for name, error in rounding.items() if error.sqnr_db < FLOOR_DB)
+    if weak:
+        chosen = plan(model, {*section.keep_float, *weak})
+    scale = scales(chosen, ranges)
+    better = corrected(model, {name: rounding[name] for name in chosen.kernels})
+    return Quantized(
+        tensorrt=insert(better, chosen.points, scale, chosen.kernels),
+        cpu=cpu_form(better, chosen, scale),
+        plan=chosen,
+        amax={name: value * 127 for name, value in scale.items()},
+        rounding=rounding,
+        weak=weak,
+    )
+
+
+def sqnr(reference: ModelProto, other: ModelProto, feeds: Iterable[F32], *, optimise: bool) -> dict[str, float]:
+    """Output → dB of the reference's power over the power of the difference, both on onnxruntime.
+
+    Pairs in TensorRT's form are compared without graph optimisation, as written.
+    """
+    first, second = tapped(reference, ()), tapped(other, (), optimise=optimise)
+    names, feed = [o.name for o in first.get_outputs()], first.get_inputs()[0].name
+    power, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    for x in feeds:
+        for name, a, b in zip(names, first.run(names, {feed: x}), second.run(names, {feed: x}), strict=True):
+            power[name] += float(np.square(a, dtype=np.float64).sum())
+            noise[name] += float(np.square(a.astype(np.float64) - b).sum())
+    return {name: round(decibel(power[name], noise[name]), 1) for name in names}
+
+
+def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], version: int) -> Bundle:
+    """Body of the stage."""
+    spec, section = bundle.require_model(), recipe.quantize
+    source = load(bundle.file("fp32"))
+    feeds = list(inputs(spec, pictures(section)))
+    if len(feeds) < FEW:
+        note(f"calibrating on {len(feeds)} pictures only; 64 or more of the road that the camera will see are better")
+    result = quantize(source, feeds, section)
+    files = {"int8": "model.int8.onnx", "int8_cpu": "model.int8.cpu.onnx", "ranges": "ranges.json"}
+    save(result.tensorrt, bundle.path / files["int8"])
+    save(result.cpu, bundle.path / files["int8_cpu"])
+    with atomic(bundle.path / files["ranges"]) as temporary:
+        temporary.write_text(json.dumps(ranges_json(result, section, len(feeds)), indent=1), "utf-8")
+    shown = feeds[:: -(-len(feeds) // COMPARED)]
+    facts = {
+        "kernels": len(result.plan.kernels) + len(result.plan.floats),
+        "int8_kernels": len(result.plan.kernels),
+        "kept_float": list(result.plan.floats),
+        "weak": {name: round(result.rounding[name].sqnr_db, 1) for name in result.weak},
+        "ranges": section.ranges if section.ranges != "percentile" else f"percentile {section.percentile:g}",
+        "pictures": len(feeds),
+        "bytes": {role: (bundle.path / name).stat().st_size for role, name in files.items()},
+        "sqnr_db": sqnr(source, result.tensorrt, shown, optimise=False),
+        "sqnr_cpu_db": sqnr(source, result.cpu, shown, optimise=False),
+    }
+    for name in result.weak:
+        note(f"{name} stays float: rounding alone leaves it {result.rounding[name].sqnr_db:.1f} dB, under {FLOOR_DB:g}")
+    tools = {"onnx": onnx.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__}
+    return bundle.with_stage("quantize", settings=settings, version=version, files=files, facts=facts, tools=tools)
+
+
+def pictures(section: QuantizeSection) -> Iterator[Picture]:
+    """The calibration list, or the data section."""
+    if section.calibration is not None:
+        from edgecnn.data.calibration import open_list
+
+        data = open_list(section.calibration)
+    else:
+        from edgecnn.data import open_dataset
+
+        data = open_dataset(section.data)
+    for index in range(min(len(data), section.data.pictures)):
+        yield data[index].bgr
+
+
+def inputs(spec: ModelSpec, bgr: Iterable[Picture]) -> Iterator[F32]:
+    """Pictures through the one preprocess, (1, C, H, W) each."""
+    preprocess = Preprocess(spec)
+    for picture in bgr:
+        yield preprocess(picture)[0].copy()
+
+
+def save(model: ModelProto, path: Path) -> None:
+    with atomic(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def ranges_json(result: Quantized, section: QuantizeSection, count: int) -> Mapping[str, Any]:
+    return {
+        "method": section.ranges,
+        "percentile": section.percentile,
+        "bins": section.bins,
+        "pictures": count,
+        "amax": {name: result.amax[name] for name in sorted(result.amax)},
+    }
