@@ -191,7 +191,7 @@ class SimReader:
         if not seed.isdecimal():
             raise InputError(f"source sim:{text}", wanted="sim:SEED or sim:SCENARIO:SEED, SEED a whole number")
         self.name, self.warning = f"sim:{text}", ""
-        self._drive = Drive(int(seed), scenario) if scenario else Drive(int(seed))
+        self._drive = Drive(int(seed), scenario=scenario or "traffic")
         lens = self._drive.camera
         self.camera: Camera | None = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad)
         self.fps = self._drive.fps
@@ -222,6 +222,8 @@ class VideoReader:
             raise InputError(
                 f"{self.name} does not open as a video ({reason})", wanted="a video or stream that FFmpeg reads"
             ) from error
+        if self._container.format.name == "tty":  # FFmpeg would draw its letters
+            raise InputError(f"{self.name} is text", wanted="a video or a picture")
         if not self._container.streams.video:
             raise InputError(f"{self.name} holds no picture stream", wanted="a video")
         self._stream = self._container.streams.video[0]
