@@ -106,14 +106,16 @@ def _run(run: Run) -> str:
         ("hard cuts", s["cuts"]),
         *([("warning", s["warning"])] if s["warning"] else []),
     ]
+    caption = "<p>TTC: the shortest time to collision in the path. Dotted: hard cuts, where tracks are forgotten.</p>"
     stills = "".join(_still(still, uri) for still, uri in run.stills)
     times = _table(
         ["stage", "frames", "p50 ms", "p95 ms", "p99 ms"],
         [[name, row["n"], *(f"{row[p]:.2f}" for p in PERCENTILES)] for name, row in s["stages"].items()],
     )
     return _section(
-        f"Run: {s['source']}",
-        f'<div class="stills">{stills}</div>{run.timeline()}{_legend(REASONS)}{_pairs(facts)}{_events(s["events"])}'
+        f"Run: {run.source}",
+        f'<div class="stills">{stills}</div>{run.timeline()}{_legend(REASONS)}{caption}'
+        f"{_pairs(facts)}{_events(s['events'])}"
         f"<details><summary>Time a stage</summary>{times}</details>",
     )
 

@@ -41,6 +41,12 @@ class Run:
             raise InputError(f"{folder} holds a damaged run ({error})", do="Run it again: edgecnn run") from error
         return cls(folder, data, frames, stills)
 
+    @property
+    def source(self) -> str:
+        """Its name for a heading: a file's without the folders."""
+        name = str(self.summary["source"])
+        return name if "://" in name or name.startswith("sim:") else Path(name).name
+
     def timeline(self) -> str:
         """When the detector ran and why, which tracks lived when, and the shortest time to collision in the path."""
         if not self.frames:
@@ -61,12 +67,12 @@ class Run:
             (t, min((k["ttc_s"] for k in row["tracks"] if k["in_path"] and k["ttc_s"] is not None), default=None))
             for t, row in zip(at, self.frames, strict=True)
         ]
-        plot.curve("TTC in path, s", danger, TTC_TOP_S, (WARN_S, "warning"))
+        plot.curve("TTC, s", danger, TTC_TOP_S, (WARN_S, "warning"))
         when = dict(zip((row["index"] for row in self.frames), at, strict=True))
         on = [e for e in self.summary["events"] if e["kind"] == "fcw_on" and e["frame"] in when]
         plot.marks("warnings", [(when[e["frame"]], "warn", f"track {e['track']}") for e in on], step)
         plot.cuts([t for t, row in zip(at, self.frames, strict=True) if row["cut"]])
-        return plot.svg(f"Timeline of {self.summary['source']}")
+        return plot.svg(f"Timeline of {self.source}")
 
     def _lives(self, at: list[float]) -> list[tuple[float, float, str, str]]:
         """(from, to, class, tip) of the tracks that lived longest."""

@@ -9,6 +9,7 @@ CSS = """
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.5 system-ui,sans-serif}
 main{max-width:960px;margin:0 auto;padding:16px}
 header{display:flex;flex-wrap:wrap;gap:8px 24px;align-items:center;justify-content:space-between;margin:8px 4px 16px}
+h1,h2{overflow-wrap:anywhere}
 h1{margin:0;font-size:1.8rem;line-height:1.2}h2{margin:0 0 12px;font-size:1.2rem}h3{margin:16px 0 8px;font-size:1rem}
 header p{margin:0;color:var(--soft)}
 header .verdict{color:var(--soft);border:2px solid currentColor;border-radius:99px;padding:4px 16px;font-weight:600}
@@ -35,6 +36,6 @@ svg .axis{fill:var(--soft);font-size:11px}
 .warn{fill:var(--bad)}.grid{stroke:var(--grid)}.whisker{stroke:var(--ink);stroke-width:1.2}
 .level{stroke:var(--bad);stroke-dasharray:4 4}.cut{stroke:var(--s2);stroke-dasharray:2 3}
 .curve{fill:none;stroke:var(--s3);stroke-width:2;stroke-linejoin:round}
-@media(max-width:520px){body{font-size:15px}dl{grid-template-columns:1fr}dt{padding-top:6px}svg text{font-size:17px}
-svg .axis{font-size:15px}.legend svg{width:10px}}
+@media(max-width:520px){body{font-size:15px}dl{grid-template-columns:1fr}dt{padding-top:6px}svg text{font-size:18px}
+svg .axis{font-size:16px}.legend svg{width:10px}}
 """

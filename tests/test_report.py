@@ -1,0 +1,173 @@
+"""The report: one file that needs nothing else, whatever is missing, and plots that say what the figures say."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from tiny_detector import lamp_picture, make_bundle
+
+from edgecnn.bundle import Bundle
+from edgecnn.errors import InputError
+from edgecnn.report import write_report
+from edgecnn.report.svg import Timeline, bars, ticks
+from edgecnn.run import run
+
+VOID = {"meta", "img", "line", "rect", "path", "br"}
+
+
+class Balance(HTMLParser):
+    """Holds every tag against its end; keeps what is loaded and the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loaded: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag in VOID
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def parsed(path: Path) -> tuple[str, Balance]:
+    text = path.read_text("utf-8")
+    page = Balance()
+    page.feed(text)
+    assert page.open == []
+    return text, page
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "lamps.bundle", int8=True)
+
+
+@pytest.fixture
+def ran(tmp_path: Path, bundle: Bundle) -> Path:
+    """A run over twelve pictures of a lamp that moves."""
+    folder = tmp_path / "a <b> & c"
+    folder.mkdir()
+    for i in range(12):
+        picture = cv2.resize(lamp_picture(1 + i // 4, 3), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / f"{i:03}.png"), picture)
+    run(bundle, str(folder), tmp_path / "run")
+    return tmp_path / "run"
+
+
+CHECK = {
+    "bundle": "lamps",
+    "data": {"kind": "sim", "seed": 1},
+    "samples": 10,
+    "figures": {"fp32": {"AP50": 0.9, "AP_small": None}, "int8": {"AP50": 0.8, "AP_small": None}},
+    "gates": [{"kind": "least", "metric": "AP50", "ok": False, "text": "AP50 0.8000 (int8), at least 0.85"}],
+    "ok": False,
+}
+ROW = {"n": 10, "mean": 1.0, "p50": 1.0, "p95": 2.0, "p99": 4.0, "max": 5.0}
+LANE = {"role": "fp32", "detect_every": 1, "detector_frames": 1.0, "fps": 50.0, "not_inference": 0.3}
+BENCH = {
+    "source": "sim:1",
+    "frames": 10,
+    "threads": 1,
+    "machine": {"cpu": "a <cpu>"},
+    "lanes": {
+        "fp32": {**LANE, "stages": {"infer": {**ROW, "p50": 6.0, "p95": 7.0, "p99": 8.0}, "track": ROW}},
+        "int8": {**LANE, "stages": {"infer": {**ROW, "p50": 2.0}}},
+    },
+    "ratios": {"int8": {"infer_p50": 3.0}},
+}
+
+
+def saved(path: Path, data: Any) -> Path:
+    path.write_text(json.dumps(data), "utf-8")
+    return path
+
+
+def test_a_bundle_alone(tmp_path: Path, bundle: Bundle) -> None:
+    text, page = parsed(write_report(bundle, tmp_path / "report.html"))
+    assert "not checked" in text and "model.int8.cpu.onnx" in text
+    assert page.loaded == []
+
+
+def test_everything_on_one_page_and_nothing_outside_it(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
+    check, bench = saved(tmp_path / "check.json", CHECK), saved(tmp_path / "bench.json", BENCH)
+    text, page = parsed(write_report(bundle, tmp_path / "report.html", runs=[ran], bench=bench, check=check))
+    assert page.loaded and all(uri.startswith("data:image/jpeg;base64,") for uri in page.loaded)
+    assert not re.search(r"https?://|url\(|@import|<script", text)
+    words = " ".join(page.words)
+    assert "1 of 1 gates missed" in words and "3.00 ×" in words and "AP50 0.8000 (int8), at least 0.85" in words
+    assert "-0.1000" in words and "a <cpu>" in words
+    assert "Run: a <b> & c" in words  # a folder's name is text, not HTML
+    assert "frames 12" in " ".join(words.split())
+
+
+def test_a_run_that_is_gone_or_damaged(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no summary\.json"):
+        write_report(bundle, tmp_path / "report.html", runs=[tmp_path])
+    (ran / "events.jsonl").write_text('{"type": "fra', "utf-8")
+    with pytest.raises(InputError, match="holds a damaged run"):
+        write_report(bundle, tmp_path / "report.html", runs=[ran])
+    assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]"])
+def test_json_that_is_not_what_was_printed(tmp_path: Path, bundle: Bundle, text: str) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=r"bench\.json"):
+        write_report(bundle, tmp_path / "report.html", bench=path)
+
+
+@pytest.mark.parametrize(
+    ("top", "wanted"),
+    [
+        (10.0, [0, 2, 4, 6, 8, 10]),
+        (7.0, [0, 2, 4, 6, 8]),
+        (0.9, [0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+        (430, [0, 100, 200, 300, 400, 500]),
+    ],
+)
+def test_ticks_are_round_and_reach_the_top(top: float, wanted: list[float]) -> None:
+    np.testing.assert_allclose(ticks(top), wanted)
+
+
+def test_ticks_of_nothing() -> None:
+    assert ticks(0) == ticks(float("nan")) == ticks(float("inf")) == [0.0, 1.0]
+
+
+def test_a_bar_is_as_long_as_its_median() -> None:
+    one = {"p50": 1.0, "p95": 1.0, "p99": 1.0}
+    four = {"p50": 4.0, "p95": 5.0, "p99": 6.0}
+    svg = bars([("infer", {"fp32": four, "int8": one})], ["fp32", "int8"], "t")
+    widths = [float(w) for w in re.findall(r'<rect class="s\d"[^>]*width="([\d.]+)"', svg)]
+    assert len(widths) == 2 and widths[0] / widths[1] == pytest.approx(4, rel=0.01)
+
+
+def test_spans_that_overlap_lie_in_different_rows() -> None:
+    plot = Timeline(10)
+    plot.spans("tracks", [(0, 5, "s0", "a"), (4, 9, "s0", "b"), (5, 6, "s0", "c")])
+    tops = {name: top for top, name in re.findall(r'y="([\d.]+)"[^>]*><title>(\w)</title>', plot.svg("t"))}
+    assert tops["a"] == tops["c"] != tops["b"]
+
+
+def test_a_curve_has_gaps_where_nothing_closes_in() -> None:
+    plot = Timeline(4)
+    plot.curve("TTC", [(0, 3.0), (1, 2.0), (2, None), (3, 20.0), (4, 1.0)], 10.0, (3.2, "warning"))
+    path = re.search(r'class="curve" d="([^"]+)"', plot.svg("t"))
+    assert path and path[1].count("M") == 2 and path[1].count("L") == 2
