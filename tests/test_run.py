@@ -25,6 +25,7 @@ from edgecnn.doctor import Check, doctor, int8_gain
 from edgecnn.errors import InputError, ModelError
 from edgecnn.run import Pipeline, RunSettings, Source, loop, open_source, run
 from edgecnn.run.draw import Painter, corridor
+from edgecnn.run.loop import reduced
 from edgecnn.run.sinks import EventSink, VideoSink
 from edgecnn.run.sources import redact
 from edgecnn.run.timing import Laps, StageTimes
@@ -378,6 +379,18 @@ def test_settings_come_from_the_recipe_and_the_command_line_wins(tmp_path: Path)
     assert RunSettings.of(bundle) == RunSettings(score=0.4, iou=0.6, detect_every=5)
     assert RunSettings.of(bundle, score=0.2, iou=None).score == 0.2
     assert RunSettings.of(bundle, score=0.2, iou=None).iou == 0.6
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [((96, 64), (96, 64)), ((640, 384), (480, 288)), ((1280, 720), (480, 270)), ((3840, 2161), (480, 270))],
+)
+def test_the_reduced_picture_keeps_its_shape(size: tuple[int, int], wanted: tuple[int, int]) -> None:
+    width, height = size
+    ramp = np.broadcast_to(np.linspace(0, 250, width).astype(np.uint8)[None, :, None], (height, width, 3))
+    grey = reduced(np.ascontiguousarray(ramp))
+    assert grey.shape[::-1] == wanted
+    np.testing.assert_allclose(grey[wanted[1] // 2], np.linspace(0, 250, wanted[0]), atol=2)
 
 
 @pytest.mark.parametrize("wrong", [{"score": 0}, {"score": 1.5}, {"iou": 0}, {"detect_every": 0}, {"threads": -1}])
