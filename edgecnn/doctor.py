@@ -55,7 +55,7 @@ def _machine() -> Iterator[Check]:
     yield Check("cores", cores > 1, str(cores), _unless(cores > 1, "decoding and inference share one core"), False)
     total, free = memory_gib()
     enough = free >= LEAST_GIB
-    yield Check("memory", enough, f"{free:.1f} of {total:.1f} GiB free", _unless(enough, "close other programs"), True)
+    yield Check("memory", enough, f"{free:.1f} of {total:.1f} GiB free", _unless(enough, "close other programs"), False)
     board = _text(BOARD_MODEL)
     if board or TEGRA.exists():
         yield Check("Jetson", True, f"{board or 'model unknown'}; {_text(TEGRA) or 'no nv_tegra_release'}", "", False)
