@@ -7,6 +7,7 @@ road surface below the camera. The road is a shear of a straight one: the point 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -97,46 +98,51 @@ class View:
     roll: float = 0.0  # rad, positive = the picture turns clockwise
     lift: float = 0.0  # m, bounce of the car
 
+    @functools.cached_property
+    def to_axes(self) -> tuple[F64, F64]:
+        """(3, 3) and (3,): camera axes = world @ turn + shift."""
+        angle, up = self.camera.pitch_rad + self.pitch, self.camera.height_m + self.lift
+        c, s = math.cos(angle), math.sin(angle)
+        return np.array(((c, 0, -s), (0, 1, 0), (-s, 0, -c))), np.array((up * s, 0, up * c))
+
+    @functools.cached_property
+    def _to_pixels(self) -> tuple[F64, F64]:
+        cam, c, s = self.camera, math.cos(self.roll), math.sin(self.roll)
+        return np.array(((cam.fx * c, cam.fx * s), (-cam.fy * s, cam.fy * c))), np.array((cam.cx, cam.cy))
+
     def place(self, s: F64 | float, d: F64 | float) -> F64:
         """Road coordinates → world (…, 3)."""
         x = np.asarray(s, np.float64) - self.s
-        y = self.lateral(x) + np.asarray(d)
-        return np.stack(np.broadcast_arrays(x, y, self.profile.rise(self.s, x)), -1)
+        out = np.empty((*x.shape, 3))
+        out[..., 0], out[..., 1], out[..., 2] = x, self.lateral(x) + d, self.profile.rise(self.s, x)
+        return out
 
     def lateral(self, x: F64 | float) -> F64:
         """y of the road's reference line at x, m."""
         return np.asarray(self.profile.bend(self.s, x) - self.d - math.tan(self.yaw) * np.asarray(x))
 
-    def heading(self, x: float) -> float:
-        """Direction of the road at x in world axes, rad, positive = turning right."""
-        return float(self.profile.heading(self.s, x)) - self.yaw
-
     def camera_axes(self, world: F64) -> F64:
         """World (N, 3) → forward, right, down (N, 3) of the camera, m; without roll, which is applied to pixels."""
-        angle = self.camera.pitch_rad + self.pitch
-        c, s = math.cos(angle), math.sin(angle)
-        x, y, down = world[:, 0], world[:, 1], self.camera.height_m + self.lift - world[:, 2]
-        return np.stack((x * c + down * s, y, down * c - x * s), 1)
+        turn, shift = self.to_axes
+        return np.asarray(world @ turn + shift)
 
     def pixels(self, axes: F64) -> F64:
         """Forward, right, down (N, 3), forward > 0 → u, v (N, 2) px."""
-        cam = self.camera
-        u, v = cam.fx * axes[:, 1] / axes[:, 0], cam.fy * axes[:, 2] / axes[:, 0]
-        c, s = math.cos(self.roll), math.sin(self.roll)
-        return np.stack((cam.cx + c * u - s * v, cam.cy + s * u + c * v), 1)
+        turn, shift = self._to_pixels
+        return np.asarray((axes[:, 1:] / axes[:, :1]) @ turn + shift)
 
     def project(self, world: F64) -> F64:
         """World (N, 3), all ahead of the camera → u, v (N, 2) px."""
         return self.pixels(self.camera_axes(world))
 
-    def crest(self, x: float) -> float:
-        """Row (px, without roll) below which the ground before x hides what stands at x; inf on a flat road."""
-        if not self.profile.hills:
-            return math.inf
-        near = np.linspace(4.0, max(x, 4.0), 24)
+    def crests(self, x: F64) -> F64:
+        """(N,) rows (px, without roll) below which the ground before x (N,) hides what stands there; inf = nothing hidden."""
+        near = np.arange(4.0, 240.0, 2.0)
         axes = self.camera_axes(np.stack((near, 0 * near, self.profile.rise(self.s, near)), 1))
         v = self.camera.cy + self.camera.fy * axes[:, 2] / axes[:, 0]
-        return float(v.min()) if v.min() < v[-1] - 0.25 else math.inf
+        highest = np.minimum.accumulate(v)
+        at = np.clip(((x - 4) / 2).astype(int), 0, len(near) - 1)
+        return np.where(highest[at] < v[at] - 0.25, highest[at], np.inf)
 
 
 def clip_near(polygon: F64) -> F64:

@@ -30,12 +30,13 @@ def noise_tile(seed: int, size: int = 512, power: float = 1.6) -> F32:
     return np.asarray(field / field.std(), np.float32)
 
 
-@functools.cache
-def grain_bank() -> NDArray[np.int8]:
-    """(512, 1024, 3) sensor noise of standard deviation 16, slightly correlated as after demosaicing."""
-    grain = np.random.default_rng(77).normal(0, 1, (512, 1024, 3)).astype(np.float32)
+@functools.lru_cache(24)
+def _grain(level: float) -> tuple[Picture, Picture]:
+    """Sensor noise of standard deviation `level`, slightly correlated as after demosaicing: what to add, what to take."""
+    grain = np.random.default_rng(77).standard_normal((512, 768, 3), np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 0.6)
-    return np.asarray(np.clip(grain / grain.std() * 16, -127, 127), np.int8)
+    grain *= level / grain.std()
+    return cv2.convertScaleAbs(np.maximum(grain, 0)), cv2.convertScaleAbs(np.minimum(grain, 0))
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Light:
     wet: float  # mirror of the road, 0 to 1
     rain: float  # streaks, 0 to 1
 
-    def lost(self, distance: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    def lost(self, distance: float) -> float:
         """Share of haze in what is seen over `distance` m."""
-        return np.asarray(1 - np.exp(-np.maximum(distance, 0) / self.haze_m))
+        return 1 - math.exp(-max(distance, 0.0) / self.haze_m)
 
     def beam(self, x: float, y: float) -> float:
         """Own headlights at x m ahead and y m aside, 0 to about 1.4."""
@@ -65,14 +66,29 @@ class Light:
             return 0.0
         return float(self.headlights * 1.5 * math.exp(-x / 38) * math.exp(-((y / (2.5 + 0.16 * x)) ** 2)))
 
-    def shade(self, albedo: F32, normal: F32, gloss: F32, beam: float) -> F32:
-        """Colours (F, 3) of faces with world normals (F, 3): Lambert sun, hemispheric sky, a mirrored sky on gloss."""
-        up = normal[:, 2:3]
-        lambert = np.clip(normal @ np.asarray(self.sun, np.float32), 0, None)[:, None]
-        facing = np.clip(-normal[:, :1], 0, 1) * beam
-        gain = np.array(self.sky_gain) * (0.68 + 0.32 * up) + np.array(self.sun_gain) * lambert + facing * 0.9
-        mirror = gloss[:, None] * (0.5 * np.array(self.horizon) + 0.5 * np.array(self.zenith))
-        return np.asarray(albedo * gain + mirror * np.clip(0.3 + 0.7 * up, 0.06, 1), np.float32)
+    def shade(self, albedo: F32, up: F32, sunward: F32, facing: F32, gloss: F32, beam: float) -> NDArray[np.float64]:
+        """Colours (F, 3) of faces from the cosines (F,) of their normals with up, the sun and the way to us.
+
+        Lambert sun, hemispheric sky, own headlights, and a mirrored sky on gloss.
+        """
+        up = up[:, None]
+        lambert, facing = np.maximum(sunward, 0)[:, None], np.maximum(facing, 0)[:, None]
+        gain = self.sky * (0.68 + 0.32 * up) + self.sunshine * lambert + facing * (0.9 * beam)
+        mirror = gloss[:, None] * np.maximum(0.3 + 0.7 * up, 0.06) * (0.5 * np.array(self.horizon) + 0.5 * np.array(self.zenith))
+        return np.asarray(albedo * gain + mirror)
+
+    @functools.cached_property
+    def sky(self) -> NDArray[np.float64]:
+        return np.array(self.sky_gain)
+
+    @functools.cached_property
+    def sunshine(self) -> NDArray[np.float64]:
+        return np.array(self.sun_gain)
+
+    @functools.cached_property
+    def veil(self) -> NDArray[np.float64]:
+        """Colour of the haze."""
+        return np.array(self.haze)
 
 
 def _mix(a: BGR, b: BGR, t: float) -> BGR:
@@ -119,8 +135,8 @@ def make_light(rng: np.random.Generator, name: str | None = None) -> Light:
 
 def paint_sky(light: Light, rng: np.random.Generator, width: int, above: int, below: int, focal: float) -> Picture:
     """(above + below, width, 3): sky, clouds and a far skyline; the horizon lies at row `above`."""
-    rows, columns = (above + below) // 2, width // 2  # clouds are soft: half the resolution will do
-    elevation = np.arctan((above - 2 * np.arange(rows, dtype=np.float32)) / focal)[:, None]
+    rows, columns = (above + below) // 3, width // 3  # clouds are soft: a third of the resolution will do
+    elevation = np.arctan((above - 3 * np.arange(rows, dtype=np.float32)) / focal)[:, None]
     t = np.clip(elevation / 0.5, 0, 1) ** 0.6
     column = np.array(light.horizon, np.float32) * (1 - t) + np.array(light.zenith, np.float32) * t
     sky = np.repeat(column[:, None], columns, 1)
@@ -194,17 +210,19 @@ class Sensor:
         table = 255 * (1 - np.exp(-1.9 * np.clip(levels, 0, None) ** self.gamma)) / (1 - math.exp(-1.9)) * 0.62
         table = np.clip(table + 0.38 * 255 * np.clip(levels, 0, 1.1) ** self.gamma, 0, 255).astype(np.uint8)
         picture = cv2.LUT(picture, table.reshape(256, 1, 3))
-        bank = grain_bank()
-        top, left = int(rng.integers(0, max(1, 512 - height))), int(rng.integers(0, max(1, 1024 - width)))
-        tile = bank[top : top + height, left : left + width]
-        if tile.shape != picture.shape:
-            tile = np.resize(bank, picture.shape)
-        picture = cv2.scaleAdd(tile.astype(np.float32), self.grain / 16, picture.astype(np.float32))
-        picture = np.clip(picture, 0, 255).astype(np.uint8)
+        top, left = int(rng.integers(0, 512)), int(rng.integers(0, 768))
+        plus, minus = (_window(bank, top, left, height, width) for bank in _grain(round(self.grain * 2) / 2))
+        picture = cv2.subtract(cv2.add(picture, plus), minus)
         if self.jpeg:
             _, code = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
             picture = cv2.imdecode(code, cv2.IMREAD_COLOR)
         return picture
+
+
+def _window(bank: Picture, top: int, left: int, height: int, width: int) -> Picture:
+    """Cut a window out of an endlessly repeated picture."""
+    down, right = -(-(top + height) // bank.shape[0]), -(-(left + width) // bank.shape[1])
+    return (np.tile(bank, (down, right, 1)) if down * right > 1 else bank)[top : top + height, left : left + width]
 
 
 @functools.lru_cache(16)

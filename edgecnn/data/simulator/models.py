@@ -46,7 +46,7 @@ def _wheels(k: Sculptor, xs: list[float], half: float, radius: float, rim: Colou
     for x in xs:
         for side in (-1, 1):
             inner, outer = sorted((side * (half - 0.24), side * (half - 0.02)))
-            k.box((x - radius * 0.5, x + radius * 0.5), (inner, outer), (0, radius * 1.2), RUBBER)
+            k.box((x - radius * 0.5, x + radius * 0.5), (inner, outer), (0, radius * 1.2), RUBBER, layer=0)
 
 
 def _wheel_discs(k: Sculptor, xs: list[float], half: float, radius: float, rim: Colour, arch: bool = True) -> None:
@@ -125,7 +125,7 @@ def car(rng: np.random.Generator) -> Model:
     _cabin(k, (tail, cowl), (tail + f.rake_rear, cowl - f.rake_front), w, belt, height, paint, rng)
     for side in (-1, 1):  # mirrors
         a, b = sorted((side * (w - 0.04), side * (w + 0.16)))
-        k.box((cowl - 0.42, cowl - 0.3), (a, b), (belt - 0.02, belt + 0.13), paint)
+        k.box((cowl - 0.42, cowl - 0.3), (a, b), (belt - 0.02, belt + 0.13), paint, layer=3)
     return Model(CAR, length, width, height, _fixed(k.done()))
 
 
@@ -164,7 +164,7 @@ def _cabin(k: Sculptor, base: tuple[float, float], roof: tuple[float, float], w:
            paint: Colour, rng: np.random.Generator) -> None:
     """A tapered glasshouse: pillars in body colour, glass inset."""
     wb, wr, edge = w * 0.93, w * 0.73, height - 0.05
-    k.part(((base[0] + base[1]) / 2, 0, (belt + height) / 2))
+    k.part(((base[0] + base[1]) / 2, 0, (belt + height) / 2), layer=2)
     low = np.array([(base[0], -wb, belt), (base[0], wb, belt), (base[1], wb, belt), (base[1], -wb, belt)])
     top = np.array([(roof[0], -wr, edge), (roof[0], wr, edge), (roof[1], wr, edge), (roof[1], -wr, edge)])
     glass = tuple(c * rng.uniform(0.5, 1.2) for c in GLASS)
@@ -246,7 +246,7 @@ def truck(rng: np.random.Generator) -> Model:
     wheels = [rear + 1.2, rear + 2.4, front - 1.1] if length > 7.5 else [rear + 1.5, front - 1.0]
     k = Sculptor()
     _wheels(k, wheels, w, 0.5, (110, 110, 110))
-    k.box((rear + 0.3, front - 1.0), (-w * 0.8, w * 0.8), (0.55, bed), (42, 42, 42))  # chassis
+    k.box((rear + 0.3, front - 1.0), (-w * 0.8, w * 0.8), (0.55, bed), (42, 42, 42), layer=0)  # chassis
     _wheel_discs(k, wheels, w, 0.5, (115, 115, 115), arch=False)
     k.box((rear, cab_x - 0.25), (-w, w), (bed, height), body, gloss=0.05)
     stripe = tuple(rng.uniform(20, 220, 3))
@@ -367,11 +367,7 @@ def person(rng: np.random.Generator) -> Model:
         k.hull(hair, (-0.015, 0, 0.95 * h, 0.05 * h), (-0.035, 0, 0.925 * h, 0.05 * h))
         return k.done()
 
-    return Model(PERSON, 0.5, 0.55, h, pose)
-
-
-def two_wheeler(rng: np.random.Generator) -> Model:
-    return motorbike(rng) if rng.uniform() < 0.45 else bicycle(rng)
+    return Model(PERSON, 0.5, 0.55, h, _moving(pose))
 
 
 def bicycle(rng: np.random.Generator) -> Model:
@@ -407,7 +403,7 @@ def bicycle(rng: np.random.Generator) -> Model:
         k.hull(helmet, (0.17, 0, 1.73, 0.1), (0.14, 0, 1.72, 0.1))
         return k.done(lamps)
 
-    return Model(TWO_WHEELER, 1.75, 0.6, 1.83, pose)
+    return Model(TWO_WHEELER, 1.75, 0.6, 1.83, _moving(pose))
 
 
 def motorbike(rng: np.random.Generator) -> Model:
@@ -443,19 +439,41 @@ def motorbike(rng: np.random.Generator) -> Model:
         k.hull((35, 33, 32), (0.1, -0.04, 1.59, 0.07), (0.1, 0.04, 1.59, 0.07))
         return k.done(lamps)
 
-    return Model(TWO_WHEELER, 2.0, 0.75, 1.75, pose)
+    return Model(TWO_WHEELER, 2.0, 0.75, 1.75, _moving(pose))
+
+
+def _moving(pose: Callable[[float], Figure]) -> Callable[[float], Figure]:
+    """The pose at the nearest of 24 phases, each modelled once."""
+    step = 2 * math.pi / 24
+    build = functools.cache(lambda k: pose(k * step))
+    return lambda phase: build(round(phase / step) % 24)
+
+
+_STOCK: dict[str, tuple[Callable[[np.random.Generator], Model], int]] = {}
 
 
 @functools.cache
 def _built(kind: str, number: int) -> Model:
     """Model `number` of a kind; building one takes longer than drawing it."""
-    rng = np.random.default_rng((4711, number))
-    return {"car": car, "van": van, "truck": truck, "bus": bus}[kind](rng)
+    return _STOCK[kind][0](np.random.default_rng((4711, number)))
+
+
+def from_stock(rng: np.random.Generator, kind: str) -> Model:
+    """One of the models of a kind: car, van, truck, bus, person, bicycle or motorbike."""
+    return _built(kind, int(rng.integers(_STOCK[kind][1])))
 
 
 def vehicle(rng: np.random.Generator, heavy: float = 0.18) -> Model:
-    """A random vehicle of traffic with `heavy` trucks and buses, out of 300 cars, 60 vans, 80 trucks and 50 buses."""
+    """A vehicle of traffic with a share of `heavy` trucks and buses."""
     t = rng.uniform()
     if t < heavy:
-        return _built("truck", int(rng.integers(80))) if rng.uniform() < 0.68 else _built("bus", int(rng.integers(50)))
-    return _built("van", int(rng.integers(60))) if t < heavy + 0.1 else _built("car", int(rng.integers(300)))
+        return from_stock(rng, "truck" if rng.uniform() < 0.68 else "bus")
+    return from_stock(rng, "van" if t < heavy + 0.1 else "car")
+
+
+def two_wheeler(rng: np.random.Generator) -> Model:
+    return from_stock(rng, "motorbike" if rng.uniform() < 0.45 else "bicycle")
+
+
+_STOCK |= {"car": (car, 300), "van": (van, 60), "truck": (truck, 80), "bus": (bus, 50), "person": (person, 160),
+           "bicycle": (bicycle, 80), "motorbike": (motorbike, 80)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -50,7 +51,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class _Pose:
+class Pose:
     """Local metres → world metres."""
 
     origin: F64
@@ -58,21 +59,33 @@ class _Pose:
     sin: float
     grade: float
 
-    @classmethod
-    def of(cls, view: View, thing: Thing) -> _Pose:
-        x = thing.s - view.s
-        angle = thing.yaw + view.heading(x)
-        origin = view.place(thing.s, thing.d)
-        return cls(origin, math.cos(angle), math.sin(angle), float(view.profile.grade(view.s, x)))
-
-    def turn(self, v: F32) -> F64:
-        """Directions (N, 3)."""
-        return np.stack((v[:, 0] * self.cos - v[:, 1] * self.sin, v[:, 0] * self.sin + v[:, 1] * self.cos, v[:, 2]), 1)
+    @functools.cached_property
+    def matrix(self) -> F64:
+        """Row vectors: world = local @ matrix + origin. On a grade, z rises with x."""
+        c, s, g = self.cos, self.sin, self.grade
+        return np.array(((c, s, g * c), (-s, c, -g * s), (0, 0, 1)))
 
     def world(self, local: F32) -> F64:
-        p = self.turn(local)
-        p[:, 2] += self.grade * p[:, 0]
-        return p + self.origin
+        return np.asarray(local @ self.matrix + self.origin)
+
+    def axes(self, view: View, local: F32) -> F64:
+        """Local → camera axes in one step."""
+        turn, shift = view.to_axes
+        return np.asarray(local @ (self.matrix @ turn).astype(np.float32) + (self.origin @ turn + shift))
+
+    def local(self, direction: tuple[float, float, float] | F64) -> F32:
+        """A world direction in local axes."""
+        x, y, z = direction
+        return np.array((x * self.cos + y * self.sin, y * self.cos - x * self.sin, z), np.float32)
+
+
+def poses(view: View, things: list[Thing]) -> list[Pose]:
+    """Where all objects stand, in one go."""
+    s, d, yaw = np.array([(t.s, t.d, t.yaw) for t in things]).reshape(-1, 3).T
+    x = s - view.s
+    angle = yaw + view.profile.heading(view.s, x) - view.yaw
+    columns = (view.place(s, d), np.cos(angle).tolist(), np.sin(angle).tolist(), view.profile.grade(view.s, x).tolist())
+    return [Pose(*row) for row in zip(*columns, strict=True)]
 
 
 _CIRCLE = np.stack((np.cos(np.linspace(0, 2 * np.pi, 13)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 13)[:-1])), 1)
@@ -90,9 +103,9 @@ def _canvas(
         return None
     height = box[3] - box[1]
     ss = 4 if height < 28 else 3 if height < 60 else 2 if height < 130 else 1
-    canvas = np.empty(((bottom - top) * ss, (right - left) * ss, 4), np.uint8)
-    canvas[:] = (*np.clip(fill, 0, 255), 0)
-    return canvas, left, top, ss
+    pixel = np.append(np.clip(fill, 0, 255), 0).astype(np.uint8).view(np.uint32)
+    canvas = np.full(((bottom - top) * ss, (right - left) * ss), pixel[0], np.uint32)
+    return canvas.view(np.uint8).reshape(*canvas.shape, 4), left, top, ss
 
 
 def _fixed(points: F64, left: int, top: int, ss: int) -> NDArray[np.int32]:
@@ -106,17 +119,16 @@ def _box(points: F64) -> tuple[float, float, float, float]:
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-def draw(view: View, light: Light, thing: Thing) -> Patch | None:
+def draw(view: View, light: Light, thing: Thing, pose: Pose) -> Patch | None:
     """The patch of one object, or None where it is behind the camera or outside the frame."""
-    pose = _Pose.of(view, thing)
     shape = thing.model.pose(thing.phase)
-    distance = float(max(pose.origin[0], 1.0))
-    painted = (_draw_mesh if isinstance(shape, Mesh) else _draw_figure)(view, light, thing, pose, shape, distance)  # type: ignore[operator]
+    paint = _draw_mesh if isinstance(shape, Mesh) else _draw_figure
+    painted = paint(view, light, thing, pose, shape, float(max(pose.origin[0], 1.0)))  # type: ignore[operator]
     if painted is None:
         return None
     box, canvas, left, top, ss = painted
     if ss > 1:
-        canvas = cv2.resize(canvas, None, fx=1 / ss, fy=1 / ss, interpolation=cv2.INTER_AREA)
+        canvas = cv2.resize(canvas, (canvas.shape[1] // ss, canvas.shape[0] // ss), interpolation=cv2.INTER_AREA)
     if box[3] - box[1] > 40:
         _weather(canvas, box, left, top, thing.id)
     return Patch(box, left, top, canvas)
@@ -136,101 +148,102 @@ def _weather(canvas: Picture, box: tuple[float, float, float, float], left: int,
 _Painted = tuple[tuple[float, float, float, float], Picture, int, int, int]
 
 
-def _lamp_colour(kind: int, thing: Thing, light: Light, base: F64) -> F64:
+def _lamp_colour(kind: int, thing: Thing, light: Light) -> F64 | None:
+    """Colour of a burning lamp; None = it is off."""
     on = light.headlights > 0.12
     if kind == HEAD and on:
         return np.array((250.0, 252, 255))
     if kind in (TAIL, BRAKE) and thing.brake:
         return np.array((70.0, 60, 255))
-    if kind == TAIL and on:
-        return np.array((40.0, 30, 215))
-    return base
+    return np.array((40.0, 30, 215)) if kind == TAIL and on else None
 
 
-def _draw_mesh(view: View, light: Light, thing: Thing, pose: _Pose, mesh: Mesh, distance: float) -> _Painted | None:
-    world = pose.world(mesh.verts)
-    axes = view.camera_axes(world)
-    nearest = axes[:, 0].min()
+def _outside(box: tuple[float, float, float, float], view: View) -> bool:
+    return box[2] <= 0 or box[3] <= 0 or box[0] >= view.camera.width or box[1] >= view.camera.height
+
+
+def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, distance: float) -> _Painted | None:
+    axes = pose.axes(view, mesh.verts)
+    start = mesh.start
     if axes[:, 0].max() <= NEAR_M:
         return None
-    if nearest > NEAR_M:
-        uv = view.pixels(axes)
-        polygons = [uv[f] for f in mesh.faces]
-        box = _box(uv)
-    else:
-        polygons = [view.pixels(p) if len(p := clip_near(axes[f])) else p[:, :2] for f in mesh.faces]
-        box = _box(np.concatenate(polygons))
-    cam = view.camera
-    if box[2] <= 0 or box[3] <= 0 or box[0] >= cam.width or box[1] >= cam.height:
+    if axes[:, 0].min() <= NEAR_M:
+        cut = [clip_near(axes[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
+        axes, start = np.concatenate(cut), np.cumsum([0] + [len(c) for c in cut])
+    uv = view.pixels(axes)
+    box = _box(uv)
+    if _outside(box, view):
         return None
-    normal = pose.turn(mesh.normal).astype(np.float32)
-    eye = np.array((0, 0, cam.height_m + view.lift))
-    centre = pose.world(mesh.centre)
-    seen = np.einsum("ij,ij->i", normal, eye - centre) > 0
-    colour = light.shade(mesh.albedo, normal, mesh.gloss, light.beam(distance, float(pose.origin[1])))
+    eye = pose.local(np.array((0, 0, view.camera.height_m + view.lift)) - pose.origin)
+    seen = mesh.normal @ eye > mesh.offset
     lost = light.lost(distance)
-    colour = colour * (1 - lost) + np.array(light.haze) * lost
+    beam = light.beam(distance, float(pose.origin[1]))
+    cosines = mesh.normal @ np.stack((pose.local(light.sun), pose.local((-1, 0, 0))), 1)
+    colour = light.shade(mesh.albedo, mesh.normal[:, 2], cosines[:, 0], cosines[:, 1], mesh.gloss, beam)
+    colour = np.clip(colour * (1 - lost) + light.veil * lost, 0, 255)
+    for face in np.flatnonzero(mesh.lamp):
+        lit = _lamp_colour(int(mesh.lamp[face]), thing, light)
+        if lit is not None:
+            colour[face] = lit * (1 - lost * 0.5) + light.veil * (lost * 0.5)
     prepared = _canvas(box, view, colour.mean(0) * 0.6)
     if prepared is None:
         return None
     canvas, left, top, ss = prepared
-    fine = box[3] - box[1] > 26
-    for face in np.flatnonzero(mesh.lamp):
-        lit = _lamp_colour(int(mesh.lamp[face]), thing, light, colour[face])
-        colour[face] = lit * (1 - lost * 0.5) + np.array(light.haze) * lost * 0.5 if lit is not colour[face] else lit
-    colour = np.clip(colour, 0, 255)
-    depth = np.linalg.norm(pose.world(mesh.part_centre) - eye, axis=1)
-    # A part with a smaller index is painted first where two are equally far: wheels before the body.
-    order = sorted(range(len(depth)), key=lambda p: -float(depth[p]))
-    faces_of: list[list[int]] = [[] for _ in order]
-    for face in np.flatnonzero(seen & (~mesh.detail | fine)):
-        faces_of[mesh.part[face]].append(int(face))
-    for part in order:
-        for face in faces_of[part]:
-            if len(polygons[face]) > 2:
-                b, g, r = colour[face]
-                points = _fixed(polygons[face], left, top, ss)
-                cv2.fillConvexPoly(canvas, points, (float(b), float(g), float(r), 255.0), cv2.LINE_AA, _SHIFT)
+    points = _fixed(uv, left, top, ss)
+    if box[3] - box[1] < 26:
+        seen &= ~mesh.detail
+    depth = ((mesh.part_centre - eye) ** 2).sum(1)
+    rank = np.empty(len(depth), np.int64)
+    rank[np.lexsort((-depth, mesh.part_layer))] = np.arange(len(depth))
+    faces = np.flatnonzero(seen)
+    faces = faces[np.argsort(rank[mesh.part[faces]], kind="stable")]
+    bgra = np.column_stack((colour, np.full(len(colour), 255.0))).tolist()
+    first = start.tolist()
+    for f in faces.tolist():
+        if first[f + 1] - first[f] > 2:
+            cv2.fillConvexPoly(canvas, points[first[f] : first[f + 1]], bgra[f], cv2.LINE_AA, _SHIFT)
     return box, canvas, left, top, ss
 
 
-def _draw_figure(view: View, light: Light, thing: Thing, pose: _Pose, figure: Figure, distance: float) -> _Painted | None:
-    axes = view.camera_axes(pose.world(figure.centre))
+def _draw_figure(view: View, light: Light, thing: Thing, pose: Pose, figure: Figure, distance: float) -> _Painted | None:
+    axes = pose.axes(view, figure.centre)
     if axes[:, 0].min() <= NEAR_M + 0.3:
         return None
     uv = view.pixels(axes)
     radius = figure.radius * view.camera.fx / axes[:, 0]
     rim = uv[:, None] + radius[:, None, None] * _CIRCLE
-    rings = [(view.project(pose.world(points)), width * view.camera.fx / distance, c) for points, width, c in figure.rings]
+    rings = [(view.pixels(pose.axes(view, points)), width * view.camera.fx / distance, c) for points, width, c in figure.rings]
     every = [rim.reshape(-1, 2)] + [np.concatenate((p - w / 2, p + w / 2)) for p, w, _ in rings]
     box = _box(np.concatenate(every))
-    cam = view.camera
-    if box[2] <= 0 or box[3] <= 0 or box[0] >= cam.width or box[1] >= cam.height:
+    if _outside(box, view):
         return None
     lost = light.lost(distance)
-    gain = np.array(light.sky_gain) * 0.9 + np.array(light.sun_gain) * 0.45 + light.beam(distance, float(pose.origin[1])) * 0.9
-    haze = np.array(light.haze) * lost
+    gain = light.sky * 0.9 + light.sunshine * 0.45 + light.beam(distance, float(pose.origin[1])) * 0.9
 
-    def tone(colour: tuple[float, float, float], k: float) -> tuple[float, ...]:
-        return (*np.clip(np.array(colour) * gain * k * (1 - lost) + haze, 0, 255).tolist(), 255.0)
+    def tones(albedo: F32, k: float) -> list[list[float]]:
+        bgr = np.clip(albedo * gain * (k * (1 - lost)) + light.veil * lost, 0, 255)
+        return np.column_stack((bgr, np.full(len(bgr), 255.0))).tolist()  # type: ignore[no-any-return]
 
-    prepared = _canvas(box, view, np.array(tone((50, 50, 50), 1.0))[:3])
+    dark, bright = tones(figure.albedo, 0.82 if sum(light.sun_gain) > 0.4 else 0.92), tones(figure.albedo, 1.12)
+    prepared = _canvas(box, view, np.array(dark[0][:3]))
     if prepared is None:
         return None
     canvas, left, top, ss = prepared
     for points, width, colour in rings:
-        cv2.polylines(canvas, [_fixed(points, left, top, ss)], True, tone(colour, 1), max(1, round(width * ss)), cv2.LINE_AA, _SHIFT)
-    sun_side = math.copysign(0.28, light.sun[1])
-    shade = 0.82 if sum(light.sun_gain) > 0.4 else 0.92
-    depth = [-float(axes[h, 0].mean()) for h, _ in figure.hulls]
-    for i in sorted(range(len(depth)), key=lambda i: round(depth[i], 2)):
-        rows, colour = figure.hulls[i]
-        outline = cv2.convexHull(rim[rows].reshape(-1, 2).astype(np.float32))[:, 0]
-        cv2.fillConvexPoly(canvas, _fixed(outline, left, top, ss), tone(colour, shade), cv2.LINE_AA, _SHIFT)
-        if float(radius[rows].max()) * ss > 2.5:
-            inner = uv[rows, None] + radius[rows, None, None] * (_CIRCLE * 0.66 + (sun_side, -0.2))
-            lit = cv2.convexHull(inner.reshape(-1, 2).astype(np.float32))[:, 0]
-            cv2.fillConvexPoly(canvas, _fixed(lit, left, top, ss), tone(colour, 1.12), cv2.LINE_AA, _SHIFT)
+        tone = tones(np.array([colour], np.float32), 1.0)[0]
+        cv2.polylines(canvas, [_fixed(points, left, top, ss)], True, tone, max(1, round(width * ss)), cv2.LINE_AA, _SHIFT)
+    outline = _fixed(rim, left, top, ss)
+    rounded = box[3] - box[1] > 36
+    if rounded:
+        towards = np.array((math.copysign(0.28, light.sun[1]), -0.2))
+        inner = _fixed(uv[:, None] + radius[:, None, None] * (_CIRCLE * 0.66 + towards), left, top, ss)
+    first = figure.start.tolist()
+    depth = np.round(np.add.reduceat(axes[:, 0], figure.start[:-1]) / np.diff(figure.start), 2)
+    for i in np.argsort(-depth, kind="stable").tolist():
+        rows = slice(first[i], first[i + 1])
+        cv2.fillConvexPoly(canvas, cv2.convexHull(outline[rows].reshape(-1, 1, 2)), dark[i], cv2.LINE_AA, _SHIFT)
+        if rounded:
+            cv2.fillConvexPoly(canvas, cv2.convexHull(inner[rows].reshape(-1, 1, 2)), bright[i], cv2.LINE_AA, _SHIFT)
     return box, canvas, left, top, ss
 
 
@@ -255,34 +268,32 @@ def stamp(ids: Ids, patch: Patch, id: int, below: float) -> int:
     return int(np.count_nonzero(solid))
 
 
-def shadows(picture: Picture, view: View, light: Light, things: list[Thing]) -> None:
+def shadows(picture: Picture, view: View, light: Light, things: list[Thing], where: list[Pose]) -> None:
     """Dark ground under every object, and its cast shadow in sunshine, in place."""
     mask = np.zeros(picture.shape[:2], np.uint8)
     sunny = sum(light.sun_gain) > 0.6 and light.sun[2] > 0.1
-    for thing in things:
-        pose = _Pose.of(view, thing)
+    for thing, pose in zip(things, where, strict=True):
         if pose.origin[0] < thing.model.length / 2 + 1.5:
             continue
         a, b = thing.model.length / 2 + 0.05, thing.model.width / 2 + 0.05
         foot = np.array([(-a, -b, 0), (a, -b, 0), (a, b, 0), (-a, b, 0)], np.float32)
         base = pose.world(foot)
+        if base[:, 0].min() < 1.0:
+            continue
         if sunny:
-            tops = pose.world(foot * np.array((0.8, 0.85, 0), np.float32))
-            reach = thing.model.height * 0.9 / light.sun[2]
-            cast = tops - np.array((light.sun[0], light.sun[1], 0)) * min(reach, 6.0)
-            both = np.concatenate((base, cast))
+            reach = min(thing.model.height * 0.9 / light.sun[2], 6.0)
+            both = np.concatenate((base, base - np.array((light.sun[0], light.sun[1], 0)) * reach))
             if both[:, 0].min() > 1.0:
-                hull = cv2.convexHull(view.project(both).astype(np.float32))[:, 0]
-                cv2.fillConvexPoly(mask, (hull * 16).astype(np.int32), 120, cv2.LINE_AA, 4)
-        if base[:, 0].min() > 1.0:
-            points = (view.project(base) * 16).astype(np.int32)
-            cv2.fillConvexPoly(mask, points, 200 if thing.model.label < 2 else 110, cv2.LINE_AA, 4)
+                hull = cv2.convexHull((view.project(both) * 16).astype(np.int32).reshape(-1, 1, 2))
+                cv2.fillConvexPoly(mask, hull, 120, cv2.LINE_AA, 4)
+        points = (view.project(base) * 16).astype(np.int32)
+        cv2.fillConvexPoly(mask, points, 200 if thing.model.label < 2 else 110, cv2.LINE_AA, 4)
     rows = np.flatnonzero(mask.any(1))
     if not len(rows):
         return
     part = slice(max(int(rows[0]) - 4, 0), int(rows[-1]) + 5)
-    soft = cv2.GaussianBlur(mask[part], (0, 0), 1.6)
-    keep = 255 - (soft.astype(np.float32) * (0.75 if sunny else 0.62 if light.headlights < 0.5 else 0.4)).astype(np.uint8)
+    strength = 0.75 if sunny else 0.62 if light.headlights < 0.5 else 0.4
+    keep = cv2.convertScaleAbs(cv2.GaussianBlur(mask[part], (0, 0), 1.6), alpha=-strength, beta=255)
     np.copyto(picture[part], cv2.multiply(picture[part], cv2.merge((keep, keep, keep)), scale=1 / 255))
 
 
@@ -299,27 +310,27 @@ def mirror(picture: Picture, patch: Patch, light: Light) -> None:
     blend(picture, patch.left, bottom, flipped)
 
 
-def glow(picture: Picture, view: View, light: Light, thing: Thing) -> None:
+def glow(picture: Picture, view: View, light: Light, thing: Thing, pose: Pose) -> None:
     """Halos around burning lamps, in place."""
     if light.headlights < 0.12 and not thing.brake:
         return
     shape = thing.model.pose(thing.phase)
-    pose = _Pose.of(view, thing)
     away = pose.cos > 0
     kinds = (TAIL, BRAKE) if away else (HEAD,)
     for kind in kinds:
         spots = shape.lamps.get(kind)
         if spots is None or not len(spots) or (kind == BRAKE and not thing.brake):
             continue
-        axes = view.camera_axes(pose.world(spots))
-        if axes[:, 0].min() < 2 or light.lost(float(axes[0, 0])) > 0.9:
+        axes = pose.axes(view, spots)
+        if axes[:, 0].min() < 2 or light.lost(axes[0, 0]) > 0.9:
             continue
         strong = kind == HEAD
         size = (0.5 if strong else 0.22) * (1.6 if thing.brake else 1) * (0.4 + 0.6 * light.headlights)
         colour = np.array((235, 242, 255) if strong else (45, 40, 255), np.float32)
         for (u, v), z in zip(view.pixels(axes), axes[:, 0], strict=True):
-            _halo(picture, float(u), float(v), size * view.camera.fx / float(z) + (3.5 if strong else 1.5), colour,
-                  (0.95 if strong else 0.7) * max(light.headlights, 0.3))
+            if size * view.camera.fx / z > 1:
+                _halo(picture, float(u), float(v), size * view.camera.fx / float(z) + (3.5 if strong else 1.5), colour,
+                      (0.95 if strong else 0.7) * max(light.headlights, 0.3))
 
 
 def _halo(picture: Picture, u: float, v: float, radius: float, colour: F32, strength: float) -> None:

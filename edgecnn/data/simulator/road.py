@@ -16,8 +16,8 @@ from edgecnn.scene import Picture
 
 F32 = NDArray[np.float32]
 
-STEP_D, STEP_S = 0.03, 0.1  # m per texel, across and along
-TEXELS_D, TEXELS_S = 1280, 512
+STEP_D, STEP_S = 0.03, 0.2  # m per texel, across and along
+TEXELS_D, TEXELS_S = 1280, 256
 HALF_D, PERIOD_S = STEP_D * TEXELS_D / 2, STEP_S * TEXELS_S
 
 
@@ -98,43 +98,45 @@ def surface(layout: Layout, light: Light, rng: np.random.Generator) -> Picture:
     if layout.median_m > 1:
         middle = (d < -0.5) & (d > -layout.median_m + 0.5)
         base[middle], rough[middle] = (grass if rng.uniform() < 0.6 else gravel), 0.25
-    gain = np.array(light.sky_gain) + np.array(light.sun_gain) * max(light.sun[2], 0)
+    gain = light.sky + light.sunshine * max(light.sun[2], 0)
     at = int(rng.integers(0, 512))
-    coarse, fine = _relief(1, 1.6)[:, at : at + TEXELS_D], _relief(6, 0.3)[:, at : at + TEXELS_D]
-    relief = 1 + (fine + np.float32(0.9) * coarse) * rough.astype(np.float32)
-    texture = (base * gain).astype(np.float32)[None] * relief[..., None]
+    relief = cv2.convertScaleAbs(_relief()[:, at : at + TEXELS_D] * (rough * 128).astype(np.float32) + np.float32(128))
+    plain = np.repeat(np.clip(base * gain, 0, 255).astype(np.uint8)[None], TEXELS_S, 0)
+    texture = cv2.multiply(plain, cv2.merge((relief, relief, relief)), scale=1 / 128)
     _patches(texture, layout, rng)
-    _paint_marks(texture, layout, d, coarse, gain, rng)
-    return cv2.convertScaleAbs(texture)
+    _paint_marks(texture, layout, d, _relief()[:, at : at + TEXELS_D], gain, rng)
+    return texture
 
 
 @functools.cache
-def _relief(seed: int, power: float) -> F32:
-    """(TEXELS_S, 4 * 512): noise to cut strips from."""
-    return np.tile(noise_tile(seed, 512, power), (1, 4))
+def _relief() -> F32:
+    """(TEXELS_S, 2048) grain and stains, to cut strips from."""
+    mixed = noise_tile(6, 512, 0.3) + np.float32(0.9) * noise_tile(1, 512, 1.6)
+    return np.tile(mixed[:TEXELS_S], (1, 4))
 
 
-def _patches(texture: F32, layout: Layout, rng: np.random.Generator) -> None:
+def _patches(texture: Picture, layout: Layout, rng: np.random.Generator) -> None:
     """Repairs, tar seams and manholes, in place."""
     left, right = (int((e + HALF_D) / STEP_D) for e in layout.kerb)
     left, right = max(left, 0), min(right, TEXELS_D)
     for _ in range(int(rng.integers(0, 5))):
-        c, r = int(rng.integers(left, max(right - 60, left + 1))), int(rng.integers(0, TEXELS_S - 40))
-        w, h = int(rng.integers(20, 90)), int(rng.integers(10, 80))
-        texture[r : r + h, c : min(c + w, right)] *= rng.uniform(0.78, 1.14)
+        c, r = int(rng.integers(left, max(right - 60, left + 1))), int(rng.integers(0, TEXELS_S - 20))
+        w, h = int(rng.integers(20, 90)), int(rng.integers(5, 40))
+        patch = texture[r : r + h, c : min(c + w, right)]
+        np.copyto(patch, cv2.convertScaleAbs(patch, alpha=rng.uniform(0.78, 1.14)) if patch.size else patch)
     for _ in range(int(rng.integers(0, 7))):
         c, r = int(rng.integers(left, right)), int(rng.integers(0, TEXELS_S))
-        steps = np.cumsum(rng.normal(0, 6, (12, 2)) + rng.choice((0, 5), 2), 0)
+        steps = np.cumsum(rng.normal(0, 1, (12, 2)) * (6, 3) + rng.choice((0, 4), 2), 0)
         line = (steps + (c, r)).round().astype(np.int32)
-        shade = float(texture[r, c].mean() * 0.55)
+        shade = int(texture[r, c].mean() * 0.55)
         cv2.polylines(texture, [line], False, (shade, shade, shade), int(rng.integers(1, 3)), cv2.LINE_AA)
     if layout.kind == "town":
         for _ in range(int(rng.integers(0, 3))):
             c, r = int(rng.integers(left + 30, right - 30)), int(rng.integers(6, TEXELS_S - 6))
-            cv2.ellipse(texture, (c, r), (11, 3), 0, 0, 360, (52, 54, 56), -1, cv2.LINE_AA)
+            cv2.ellipse(texture, (c, r), (11, 2), 0, 0, 360, (52, 54, 56), -1, cv2.LINE_AA)
 
 
-def _paint_marks(texture: F32, layout: Layout, d: NDArray[np.float64], wear: F32, gain: NDArray[np.float64],
+def _paint_marks(texture: Picture, layout: Layout, d: NDArray[np.float64], wear: F32, gain: NDArray[np.float64],
                  rng: np.random.Generator) -> None:
     """Lane lines with soft edges and wear, in place."""
     along = (np.arange(TEXELS_S) + 0.5) * STEP_S
@@ -161,8 +163,8 @@ def _paint_marks(texture: F32, layout: Layout, d: NDArray[np.float64], wear: F32
         if first + 20 > TEXELS_D or first < 0:
             continue
         cover = np.clip((width / 2 - np.abs(d[span] - position)) / STEP_D + 0.5, 0, 1) * pattern[:, None] * strength
-        cover = (cover * np.clip(1 - 0.22 * np.abs(wear[:, span]), 0.2, 1))[..., None]
-        texture[:, span] = texture[:, span] * (1 - cover) + colour * cover
+        cover = (cover * np.clip(1 - 0.16 * np.abs(wear[:, span]), 0.2, 1))[..., None]
+        texture[:, span] = np.clip(texture[:, span] * (1 - cover) + colour * cover, 0, 255)
 
 
 @dataclass
@@ -176,8 +178,11 @@ class Ground:
     def _level(self, along: int, across: int) -> Picture:
         key = (along, across)
         if key not in self._levels:
-            size = (TEXELS_D >> across, TEXELS_S >> along)
-            small = cv2.resize(self.texture, size, interpolation=cv2.INTER_AREA)
+            if key == (0, 0):
+                small = self.texture
+            else:  # halve the next finer one: exact means of two
+                finer = self._level(along, across - 1)[:-2] if across > along or not along else self._level(along - 1, across)[:-2]
+                small = cv2.resize(finer, (TEXELS_D >> across, TEXELS_S >> along), interpolation=cv2.INTER_LINEAR)
             self._levels[key] = np.vstack((small, small[:2]))  # so that the seam interpolates
         return self._levels[key]
 
@@ -198,7 +203,7 @@ class Ground:
         scale = forward / cam.fx  # m per px across
         reach = np.abs(np.gradient(at)) if len(at) > 1 else np.ones(1)  # m per px along
         column = -view.lateral(at) - scale * (cam.cx + pad)
-        along = np.clip(np.log2(np.maximum(reach / STEP_S, 1)).round(), 1, 7).astype(int)
+        along = np.clip(np.log2(np.maximum(reach / STEP_S, 1)).round(), 0, 6).astype(int)
         across = np.clip(np.log2(np.maximum(scale / STEP_D, 1)).round(), 0, 6).astype(int)
         s = (view.s + at) % PERIOD_S / STEP_S
         u = np.arange(canvas.shape[1], dtype=np.float32)
@@ -230,13 +235,14 @@ class Ground:
             full = cv2.resize(beam.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
             lit = ground.astype(np.float32) * (1 + full)[..., None] + (full * 9)[..., None]
             np.copyto(ground, np.clip(lit, 0, 255).astype(np.uint8))
-        lost = light.lost(at).astype(np.float32)
-        mirror = (light.wet * (0.25 + 0.6 * np.exp(-scale * 40) * 0 + 0.5 * lost)).astype(np.float32)
+        lost = (1 - np.exp(-at / light.haze_m)).astype(np.float32)
+        mirror = (light.wet * (0.25 + 0.5 * lost)).astype(np.float32)
         share = np.clip(lost + (1 - lost) * mirror, 0, 1)
-        weight = np.repeat(share[:, None], width, 1)
-        haze = np.empty_like(ground)
-        haze[:] = np.clip(np.array(light.haze), 0, 255).astype(np.uint8)
-        np.copyto(ground, cv2.blendLinear(ground, haze, 1 - weight, weight))
+        far = int(np.searchsorted(-share, -0.015))  # nearer rows are clear
+        if far:
+            weight = np.repeat(share[:far, None], width, 1)
+            haze = np.full((far, width, 3), np.clip(light.veil, 0, 255).astype(np.uint8))
+            np.copyto(ground[:far], cv2.blendLinear(ground[:far], haze, 1 - weight, weight))
 
 
 def crossing(layout: Layout, s: float) -> list[tuple[float, float, float, float]]:

@@ -10,13 +10,14 @@ import numpy as np
 
 from edgecnn.data.simulator.camera import View
 from edgecnn.data.simulator.light import Light, Sensor, paint_rain
-from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, glow, mirror, shadows, stamp
+from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, glow, mirror, poses, shadows, stamp
 from edgecnn.data.simulator.road import Ground, Layout, crossing
 from edgecnn.data.simulator.scenery import Prop, draw_prop
 from edgecnn.scene import Picture, Truth
 
 PAD = 24  # px around the frame, so that a rolled camera sees no corner
-REACH_M = 190.0  # road users farther away are left out
+REACH_M = 230.0  # nothing beside the road is drawn farther away
+LEAST_PX = 5.0  # smaller road users are left out
 SKY_ABOVE, SKY_BELOW, SKY_MARGIN = 340, 20, 400  # px of the sky panorama
 
 
@@ -41,24 +42,27 @@ def render(
     picture = _background(setting, view)
     ids = np.zeros((cam.height, cam.width), np.int32)
     _zebras(picture, setting, view)
-    ahead = [t for t in things if -2.0 < t.s - view.s < REACH_M]
-    shadows(picture, view, light, ahead)
-    queue: list[tuple[float, Thing | Prop]] = [(t.s, t) for t in ahead]
-    queue += [(p.s + (p.width * 0.5 if p.kind in ("building", "rail") else 0), p) for p in props
-              if p.s + p.width > view.s + 2 and p.s - view.s < REACH_M * 1.3]
+    ahead = [t for t in things if -2.0 < t.s - view.s < cam.fx * t.model.height / LEAST_PX and light.lost(t.s - view.s) < 0.97]
+    where = poses(view, ahead)
+    shadows(picture, view, light, ahead, where)
+    crest = view.crests(np.array([t.s - view.s for t in ahead]))
+    seen = [p for p in props if p.s + p.width > view.s + 2 and p.s - view.s < REACH_M]
+    bases = view.place(np.array([p.s for p in seen]), np.array([p.d for p in seen]))
+    queue: list[tuple[float, int]] = [(t.s, i) for i, t in enumerate(ahead)]
+    queue += [(p.s + (p.width * 0.5 if p.kind in ("building", "rail") else 0), -1 - i) for i, p in enumerate(seen)]
     drawn: list[tuple[Thing, Patch, int]] = []
-    for _, item in sorted(queue, key=lambda e: -e[0]):
-        if isinstance(item, Prop):
-            draw_prop(picture, ids, view, light, item)
+    for _, i in sorted(queue, key=lambda e: -e[0]):
+        if i < 0:
+            draw_prop(picture, ids, view, light, seen[-1 - i], bases[-1 - i])
             continue
-        patch = draw(view, light, item)
+        patch = draw(view, light, ahead[i], where[i])
         if patch is None:
             continue
         mirror(picture, patch, light)
-        full = stamp(ids, patch, item.id, view.crest(item.s - view.s))
+        full = stamp(ids, patch, ahead[i].id, float(crest[i]))
         blend(picture, patch.left, patch.top, patch.bgra)
-        glow(picture, view, light, item)
-        drawn.append((item, patch, full))
+        glow(picture, view, light, ahead[i], where[i])
+        drawn.append((ahead[i], patch, full))
     if setting.bonnet:
         _bonnet(picture, ids, setting, rng)
     paint_rain(picture, light, rng)
@@ -86,13 +90,13 @@ def _background(setting: Setting, view: View) -> Picture:
 
 def _zebras(picture: Picture, setting: Setting, view: View) -> None:
     light = setting.light
-    gain = np.array(light.sky_gain) + np.array(light.sun_gain) * light.sun[2]
+    gain = light.sky + light.sunshine * light.sun[2]
     for s in setting.zebras:
         x = s - view.s
         if not 2.5 < x < 60:
             continue
         lost = light.lost(x)
-        colour = np.clip(np.array((205, 210, 210)) * (gain + light.beam(x, 0)) * (1 - lost) + np.array(light.haze) * lost, 0, 255)
+        colour = np.clip(np.array((205, 210, 210)) * (gain + light.beam(x, 0)) * (1 - lost) + light.veil * lost, 0, 255)
         layer = picture.copy()
         for s0, s1, d0, d1 in crossing(setting.layout, s):
             quad = view.project(view.place(np.array((s0, s1, s1, s0)), np.array((d0, d0, d1, d1))))

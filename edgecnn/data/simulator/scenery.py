@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.data.simulator.camera import View
 from edgecnn.data.simulator.light import Light, noise_tile
@@ -122,34 +123,33 @@ def make_props(layout: Layout, rng: np.random.Generator, start: float, end: floa
             props.append(Prop("sign", float(s), edge[side] + side * (0.9 if not layout.pavement_m else -layout.pavement_m + 0.4),
                               rng.uniform(0.6, 0.9), rng.uniform(2.2, 2.9), int(rng.integers(5))))
     if layout.kind == "motorway":
-        for s in np.arange(start, end, 12.0):
-            props.append(Prop("rail", float(s), -layout.median_m / 2, 12.0, 0.8, 0))
+        for s in np.arange(start, end, 24.0):
+            props.append(Prop("rail", float(s), -layout.median_m / 2, 24.0, 0.8, 0))
             if rng.uniform() < 0.8:
-                props.append(Prop("rail", float(s), right + 0.7, 12.0, 0.75, 1))
+                props.append(Prop("rail", float(s), right + 0.7, 24.0, 0.75, 1))
     return props
 
 
-def draw_prop(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
-    """Paint one prop and clear the id buffer behind it, in place."""
+def draw_prop(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base: NDArray[np.float64]) -> None:
+    """Paint one prop that stands at `base` (world) and clear the id buffer behind it, in place."""
     match prop.kind:
         case "building":
             _building(picture, ids, view, light, prop)
-        case "tree" | "bush":
-            _tree(picture, ids, view, light, prop)
         case "rail":
             _rail(picture, ids, view, light, prop)
+        case "tree" | "bush":
+            _tree(picture, ids, view, light, prop, base)
         case _:
-            _pole(picture, ids, view, light, prop)
+            _pole(picture, ids, view, light, prop, base)
 
 
 def _tone(light: Light, colour: np.ndarray, x: float, y: float, sun: float = 0.6) -> np.ndarray:
-    gain = np.array(light.sky_gain) * 0.85 + np.array(light.sun_gain) * sun + light.beam(x, y) * 0.6
+    gain = light.sky * 0.85 + light.sunshine * sun + light.beam(x, y) * 0.6
     lost = light.lost(x)
-    return np.asarray(np.clip(colour * gain * (1 - lost) + np.array(light.haze) * lost, 0, 255))
+    return np.asarray(np.clip(colour * gain * (1 - lost) + light.veil * lost, 0, 255))
 
 
-def _tree(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
-    base = view.place(prop.s, prop.d)
+def _tree(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base: NDArray[np.float64]) -> None:
     scale = view.camera.fx / base[0]
     w, h = int(prop.width * scale), int(prop.height * scale)
     if w < 2 or h < 3 or base[0] < 2:
@@ -167,9 +167,9 @@ def _tree(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> N
     matrix = np.array([[sw / w, 0, (x0 - left) * sw / w], [0, sh / h, (y0 - top) * sh / h]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     patch = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0), flags=flags)
-    lost, distance = float(light.lost(float(base[0]))), float(base[0])
-    gain = (np.array(light.sky_gain) + np.array(light.sun_gain) * 0.8 + light.beam(distance, float(base[1])) * 0.5) * (1 - lost)
-    table = np.clip(np.arange(256)[:, None] * np.append(gain, 1) + np.append(np.array(light.haze) * lost, 0), 0, 255)
+    lost, distance = light.lost(float(base[0])), float(base[0])
+    gain = (light.sky + light.sunshine * 0.8 + light.beam(distance, float(base[1])) * 0.5) * (1 - lost)
+    table = np.clip(np.arange(256)[:, None] * np.append(gain, 1) + np.append(light.veil * lost, 0), 0, 255)
     patch = cv2.LUT(patch, table.astype(np.uint8).reshape(256, 1, 4))
     blend(picture, x0, y0, patch)
     ids[y0:y1, x0:x1][patch[..., 3] > 127] = 0
@@ -182,16 +182,16 @@ def _small(look: int) -> Picture:
 
 def _poly(picture: Picture, ids: Ids, points: np.ndarray, colour: np.ndarray) -> None:
     fixed = (np.clip(points, -8000, 8000) * 16 - 8).astype(np.int32)
-    cv2.fillConvexPoly(picture, fixed, tuple(map(float, colour)), cv2.LINE_AA, 4)
+    cv2.fillConvexPoly(picture, fixed, colour.tolist(), cv2.LINE_AA, 4)
     cv2.fillConvexPoly(ids, fixed, 0, cv2.LINE_8, 4)
 
 
-def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
-    base = view.place(prop.s, prop.d)
+def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base: NDArray[np.float64]) -> None:
     if base[0] < 2:
         return
-    up = np.array((0, 0, prop.height))
-    (u0, v0), (u1, v1) = view.project(np.stack((base, base + up)))
+    (u0, v0), (u1, v1) = view.project(np.array((base, base + (0, 0, prop.height)))).tolist()
+    if min(u0, u1) > picture.shape[1] + 60 or max(u0, u1) < -60:
+        return
     half = max(0.06 * view.camera.fx / base[0], 0.35)
     grey = {"post": np.array((215, 218, 220))}.get(prop.kind, np.array((118, 120, 122)))
     _poly(picture, ids, np.array([(u0 - half, v0), (u0 + half, v0), (u1 + half * 0.7, v1), (u1 - half * 0.7, v1)]),
@@ -214,21 +214,28 @@ def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> N
 
 
 def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
-    near = max(prop.s, view.s + 2.5)
-    if near >= prop.s + prop.width:
+    """A beam in two tones on posts."""
+    s = np.arange(prop.s, prop.s + prop.width + 0.1, 4.0)
+    s = s[s > view.s + 2.5]
+    if len(s) < 2:
         return
-    ends = view.place(np.array((near, prop.s + prop.width)), np.array((prop.d, prop.d)))
-    x, y = float(ends[0, 0]), float(ends[0, 1])
-    for low, high, k in ((0.45, 0.75, 1.0), (0.55, 0.63, 0.72)):
-        a, b = ends + (0, 0, low), ends + (0, 0, high)
-        _poly(picture, ids, view.project(np.concatenate((a, b[::-1]))), _tone(light, np.array((150, 152, 154)) * k, x, y))
-    for s in np.arange(prop.s, prop.s + prop.width, 4.0):
-        if s > view.s + 2.5 and s - view.s < 70:
-            p = view.place(s, prop.d)
-            (u0, v0), (_, v1) = view.project(np.stack((p, p + (0, 0, 0.7))))
-            half = 0.06 * view.camera.fx / p[0]
-            _poly(picture, ids, np.array([(u0 - half, v0), (u0 + half, v0), (u0 + half, v1), (u0 - half, v1)]),
-                  _tone(light, np.array((105, 107, 110)), float(p[0]), float(p[1])))
+    base = view.place(s, prop.d)
+    levels = np.array((0.0, 0.45, 0.55, 0.63, 0.75))
+    points = np.repeat(base[:, None], 5, 1)
+    points[..., 2] += levels
+    uv = view.project(points.reshape(-1, 3)).reshape(-1, 5, 2)
+    x, y = float(base[0, 0]), float(base[0, 1])
+    close = base[:, 0] < 70
+    half = (0.06 * view.camera.fx / base[close, :1]) * (1, 0)
+    foot, top = uv[close, 0], uv[close, 3]
+    posts = np.stack((foot - half, foot + half, top + half, top - half), 1)
+    for quads, albedo in ((posts, 105.0), (np.stack((uv[:-1, 1], uv[1:, 1], uv[1:, 4], uv[:-1, 4]), 1), 150.0),
+                          (np.stack((uv[:-1, 2], uv[1:, 2], uv[1:, 3], uv[:-1, 3]), 1), 108.0)):
+        fixed = list((np.clip(quads, -8000, 8000) * 16 - 8).astype(np.int32))
+        colour = _tone(light, np.array((albedo, albedo + 2, albedo + 4)), x, y)
+        for quad in fixed:
+            cv2.fillConvexPoly(picture, quad, colour.tolist(), cv2.LINE_AA, 4)
+            cv2.fillConvexPoly(ids, quad, 0, cv2.LINE_8, 4)
 
 
 def _building(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
@@ -256,9 +263,9 @@ def _building(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) 
     cut = (near - prop.s) / prop.width * width
     source = np.array([(cut, height), (width, height), (width, 0), (cut, 0)], np.float32)
     matrix = cv2.getPerspectiveTransform(source, (quad - (x0, y0)).astype(np.float32))
-    gain = np.array(light.sky_gain) * 0.85 + np.array(light.sun_gain) * lit + light.beam(x, y) * 0.4
-    lost = float(light.lost((x + float(ends[1, 0])) / 2))
-    table = np.clip(np.arange(256)[:, None] * gain * (1 - lost) + np.array(light.haze) * lost, 0, 255).astype(np.uint8)
+    gain = light.sky * 0.85 + light.sunshine * lit + light.beam(x, y) * 0.4
+    lost = light.lost((x + float(ends[1, 0])) / 2)
+    table = np.clip(np.arange(256)[:, None] * gain * (1 - lost) + light.veil * lost, 0, 255).astype(np.uint8)
     patch = cv2.warpPerspective(cv2.LUT(wall, table.reshape(256, 1, 3)), matrix, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR,
                                 borderMode=cv2.BORDER_REPLICATE)
     mask = np.zeros(patch.shape[:2], np.uint8)

@@ -21,15 +21,16 @@ class Mesh:
     """Faces of convex parts. Within a part later faces are painted over earlier ones (decals)."""
 
     verts: F32  # (V, 3)
-    faces: tuple[NDArray[np.int64], ...]  # F index lists into verts
+    start: NDArray[np.int64]  # (F + 1,) face f has the vertices start[f]:start[f + 1]
     normal: F32  # (F, 3) outward
-    centre: F32  # (F, 3)
+    offset: F32  # (F,) normal · any point of the face
     albedo: F32  # (F, 3)
     gloss: F32  # (F,)
     lamp: NDArray[np.int64]  # (F,)
     part: NDArray[np.int64]  # (F,)
     detail: NDArray[np.bool_]  # (F,) left out when the object is small
     part_centre: F32  # (P, 3)
+    part_layer: NDArray[np.int64]  # (P,) a higher layer is painted over a lower one, whatever their distances
     lamps: dict[int, F32]  # lamp kind → (n, 3) positions, for glow
 
 
@@ -39,7 +40,8 @@ class Figure:
 
     centre: F32  # (S, 3)
     radius: F32  # (S,)
-    hulls: tuple[tuple[slice, Colour], ...]
+    start: NDArray[np.int64]  # (hulls + 1,) hull i spans the spheres start[i]:start[i + 1]
+    albedo: F32  # (hulls, 3)
     rings: tuple[tuple[F32, float, Colour], ...] = ()  # (n, 3) points, width m, colour
     lamps: dict[int, F32] = field(default_factory=dict)
 
@@ -51,10 +53,12 @@ class Sculptor:
         self._verts: list[F32] = []
         self._looks: list[tuple[Colour, float, int, int, bool]] = []
         self._centres: list[tuple[float, float, float]] = []
+        self._layers: list[int] = []
 
-    def part(self, centre: tuple[float, float, float]) -> None:
+    def part(self, centre: tuple[float, float, float], layer: int = 1) -> None:
         """Begin a convex part; faces point away from `centre`."""
         self._centres.append(centre)
+        self._layers.append(layer)
 
     def face(
         self, points: object, colour: Colour, *, gloss: float = 0.0, lamp: int = 0, detail: bool = False
@@ -82,13 +86,13 @@ class Sculptor:
                 self.face((r[end, k], r[end, k + 1], mirror[end, k + 1], mirror[end, k]), colour, gloss=gloss)
 
     def box(self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], colour: Colour, *,
-            gloss: float = 0.0, shadow: float = 1.0) -> None:
+            gloss: float = 0.0, layer: int = 1) -> None:
         """A new part: an upright block."""
-        self.part(((x[0] + x[1]) / 2, (y[0] + y[1]) / 2, (z[0] + z[1]) / 2))
+        self.part(((x[0] + x[1]) / 2, (y[0] + y[1]) / 2, (z[0] + z[1]) / 2), layer)
         c = np.array([(a, b, h) for a in x for b in y for h in z])
         sides = ((0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (1, 3, 7, 5))
         for corners in sides:
-            self.face(c[list(corners)], tuple(v * shadow for v in colour), gloss=gloss)  # type: ignore[arg-type]
+            self.face(c[list(corners)], colour, gloss=gloss)
 
     def quad(self, plane: str, at: float, a: tuple[float, float], b: tuple[float, float], colour: Colour, *,
              gloss: float = 0.0, lamp: int = 0, detail: bool = True) -> None:
@@ -118,8 +122,8 @@ class Sculptor:
         inward = ((middle - centres[part]) * normal).sum(1) < 0
         normal[inward] *= -1
         lamps = {k: middle[lamp == k] for k in (HEAD, TAIL, BRAKE)}
-        faces = tuple(np.arange(a, b) for a, b in zip(start[:-1], start[1:], strict=True))
-        return Mesh(verts, faces, normal, middle, colour.astype(np.float32), gloss.astype(np.float32), lamp, part, detail, centres, lamps)
+        return Mesh(verts, start, normal, (normal * middle).sum(1), colour.astype(np.float32), gloss.astype(np.float32), lamp, part, detail, centres,
+                    np.array(self._layers), lamps)
 
 
 def _cross(a: F32, b: F32) -> F32:
@@ -132,24 +136,23 @@ class Modeller:
     """Collects spheres into hulls and turns them into a Figure."""
 
     def __init__(self) -> None:
-        self._centre: list[tuple[float, float, float]] = []
-        self._radius: list[float] = []
-        self._hulls: list[tuple[slice, Colour]] = []
+        self._spheres: list[tuple[float, float, float, float]] = []
+        self._start = [0]
+        self._colours: list[Colour] = []
         self._rings: list[tuple[F32, float, Colour]] = []
 
     def hull(self, colour: Colour, *spheres: tuple[float, float, float, float]) -> None:
         """The convex hull of spheres (x, y, z, radius)."""
-        first = len(self._centre)
-        for x, y, z, r in spheres:
-            self._centre.append((x, y, z))
-            self._radius.append(r)
-        self._hulls.append((slice(first, len(self._centre)), colour))
+        self._spheres += spheres
+        self._start.append(len(self._spheres))
+        self._colours.append(colour)
 
-    def wheel(self, x: float, radius: float, width: float, colour: Colour, steer: float = 0.0) -> None:
+    def wheel(self, x: float, radius: float, width: float, colour: Colour) -> None:
         a = np.linspace(0, 2 * np.pi, 17)[:-1]
-        points = np.stack((x + radius * np.cos(a), steer * np.cos(a) * radius, radius + radius * np.sin(a)), 1)
+        points = np.stack((x + radius * np.cos(a), 0 * a, radius + radius * np.sin(a)), 1)
         self._rings.append((points.astype(np.float32), width, colour))
 
     def done(self, lamps: dict[int, F32] | None = None) -> Figure:
-        return Figure(np.array(self._centre, np.float32), np.array(self._radius, np.float32), tuple(self._hulls),
-                      tuple(self._rings), lamps or {})
+        spheres = np.array(self._spheres, np.float32)
+        return Figure(spheres[:, :3], spheres[:, 3], np.array(self._start), np.array(self._colours, np.float32), tuple(self._rings),
+                      lamps or {})

@@ -77,7 +77,7 @@ def populate(rng: np.random.Generator, layout: Layout, s0: float, ego_lane: int)
         s = s0 + (rng.uniform(5.5, 35) if k == ego_lane else rng.uniform(1.5, 30))
         while s < s0 + 150:
             two = rng.uniform() < 0.1
-            model = models.motorbike(rng) if two else models.vehicle(rng, heavy)
+            model = models.from_stock(rng, "motorbike") if two else models.vehicle(rng, heavy)
             if rng.uniform() < 0.75:
                 oncoming = k < 0
                 yaw = (math.pi if oncoming else 0.0) + (rng.normal(0, 0.03) if rng.uniform() < 0.92 else rng.normal(0, 0.5))
@@ -112,7 +112,7 @@ def _walkers(rng: np.random.Generator, crowd: _Crowd, layout: Layout, s0: float)
         d = rng.uniform(left, right) if crossing else edge + side * rng.uniform(0.2, max(layout.pavement_m, 1.2))
         yaw = rng.choice((-1, 1)) * math.pi / 2 if crossing else rng.choice((0.0, math.pi))
         for i in range(1 + int(rng.uniform() < 0.25)):
-            crowd.put(models.person(rng), s + i * rng.uniform(-0.4, 0.4), d + i * 0.7, yaw + rng.normal(0, 0.25))
+            crowd.put(models.from_stock(rng, "person"), s + i * rng.uniform(-0.4, 0.4), d + i * 0.7, yaw + rng.normal(0, 0.25))
     if rng.uniform() < 0.08:  # a crossing road: somebody drives across
         yaw = float(rng.choice((-1, 1)) * math.pi / 2)
         crowd.put(models.vehicle(rng), s0 + rng.uniform(12, 40), rng.uniform(-6, 8), yaw)

@@ -227,7 +227,7 @@ def stage(rng: np.random.Generator, layout: Layout, scenario: str) -> World:
     """A two-car scene with known numbers: we drive 20 m/s."""
     lane = layout.own - 1 if scenario == "oncoming" else 0
     ego = Ego(40.0, 20.0, 20.0, lane)
-    model = models.car(rng)
+    model = models.from_stock(rng, "car")
     front = ego.s + CAMERA_TO_BUMPER
 
     def ahead(gap: float, speed: float, k: int, wish: float | None = None) -> Agent:
@@ -266,7 +266,7 @@ def random_traffic(rng: np.random.Generator, layout: Layout, zebras: tuple[float
         s = ego.s + rng.uniform(14, 50) if k == lane else ego.s - 40 + rng.uniform(0, 30)
         wish = pace * (rng.uniform(0.8, 1.0) + (0.08 * (layout.own - 1 - k) if way > 0 else 0.0))
         while s < end:
-            model = models.motorbike(rng) if rng.uniform() < 0.07 else models.vehicle(rng, heavy)
+            model = models.from_stock(rng, "motorbike") if rng.uniform() < 0.07 else models.vehicle(rng, heavy)
             speed = wish * rng.uniform(0.85, 1.0)
             agents.append(Agent(model, s + model.length / 2, layout.lane(k) + rng.normal(0, 0.15), speed,
                                 wish * rng.uniform(0.85, 1.1), way, k))
@@ -285,7 +285,7 @@ def random_traffic(rng: np.random.Generator, layout: Layout, zebras: tuple[float
             lane_edge = layout.right if side > 0 else layout.left
             riders = rng.poisson((reach - ego.s) / (90 if layout.kind == "town" else 220))
             for s in np.sort(rng.uniform(ego.s + 8, reach, riders)):
-                agents.append(Agent(models.bicycle(rng), float(s), lane_edge + side * 0.75, 4.5, 4.5, side, 100 * side))
+                agents.append(Agent(models.from_stock(rng, "bicycle"), float(s), lane_edge + side * 0.75, 4.5, 4.5, side, 100 * side))
     _pedestrians(rng, agents, layout, zebras, ego.s, reach)
     return World(layout, ego, agents, zebras)
 
@@ -299,13 +299,13 @@ def _pedestrians(rng: np.random.Generator, agents: list[Agent], layout: Layout, 
                 way = int(rng.choice((-1, 1)))
                 # Two files, one for each way, so that nobody walks through anybody.
                 d = edge + side * (0.75 if way * side > 0 else 1.45)
-                agents.append(Agent(models.person(rng), float(s), d, 0, 0, walk=(1.25 * way, 0.0), yaw=0.0 if way > 0 else math.pi,
+                agents.append(Agent(models.from_stock(rng, "person"), float(s), d, 0, 0, walk=(1.25 * way, 0.0), yaw=0.0 if way > 0 else math.pi,
                                     phase=rng.uniform(0, 6.28)))
     for k, s in enumerate(zebras):
         for i in range(rng.poisson(1.2)):
             side = int(rng.choice((-1, 1)))
             d = (right + 0.35) if side > 0 else (left - 0.35)
-            agents.append(Agent(models.person(rng), s + 0.6 + 0.8 * i, d, 0, 0, zebra=k, yaw=-side * math.pi / 2))
+            agents.append(Agent(models.from_stock(rng, "person"), s + 0.6 + 0.8 * i, d, 0, 0, zebra=k, yaw=-side * math.pi / 2))
 
 
 def drift(rng: np.random.Generator, times: NDArray[np.float64], speed: float, size: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
