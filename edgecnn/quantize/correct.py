@@ -2,8 +2,8 @@
 
 Every kernel gets a quantised twin beside it that reads the same FP32 tensor, so one pass measures all of them, and no
 error is counted twice on its way down. The mean error of each output channel goes into the bias: Nagel et al. 2019,
-"Data-Free Quantization through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2, in its empirical
-form, E[Wx] - E[Q(W)Q(x)] over calibration pictures.
+"Data-Free Quantization through Weight Equalization and Bias Correction", arXiv:1906.04721, section 4.2, in its
+empirical form, E[Wx] - E[Q(W)Q(x)] over calibration pictures.
 """
 
 from __future__ import annotations

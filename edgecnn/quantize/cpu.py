@@ -4,8 +4,8 @@ What can't be negative gets zero point 0, everything else 128. With 128 the inte
 128, so results agree bit for bit; with 0 a value above the calibrated maximum keeps up to twice the range before it
 saturates.
 
-onnxruntime computes in integers only between two pairs, where TensorRT fuses a convolution with its SiLU or its residual
-Add: there, and only there, this form has pairs that TensorRT's has not.
+onnxruntime computes in integers only between two pairs, where TensorRT fuses a convolution with its SiLU or its
+residual Add: there, and only there, this form has pairs that TensorRT's has not.
 """
 
 from __future__ import annotations

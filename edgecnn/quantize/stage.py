@@ -1,4 +1,4 @@
-"""The stage itself: plan → ranges → weak kernels back to float → bias correction → both files → how far off they are."""
+"""The stage itself: plan → ranges → weak kernels back to float → bias correction → both files → how far off."""
 
 from __future__ import annotations
 

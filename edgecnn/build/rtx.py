@@ -1,0 +1,29 @@
+"""TensorRT for RTX: real engines for a chosen GPU generation, on a machine with or without a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgecnn.build.network import build_plan
+from edgecnn.errors import BuildError, MissingDependency
+
+
+def build(onnx: Path, sm: int, workspace_mib: int) -> tuple[bytes, list[str], str]:
+    """An ONNX file → the engine's bytes, the log's lines, and the version that built it."""
+    try:
+        import tensorrt_rtx as trt  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise MissingDependency(
+            f"TensorRT for RTX does not import ({error})", do="Install it: pip install 'edgecnn[rtx]'"
+        ) from error
+    known = {name: value for name, value in vars(trt.ComputeCapability).items() if name == f"SM{sm}"}
+    if not known:
+        raise BuildError(f"TensorRT for RTX {trt.__version__} does not build for SM {sm}")
+
+    def configure(config: Any) -> None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(known[f"SM{sm}"], 0)
+
+    plan, log = build_plan(trt, onnx, workspace_mib, configure)
+    return plan, log, str(trt.__version__)
