@@ -163,7 +163,7 @@ def load(path: Path | str) -> Recipe:
 
 def _explain(path: Path, error: ValidationError) -> str:
     """The first complaint, as one line with the key's place and, for an unknown key, the nearest known one."""
-    first = error.errors()[0]
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key also makes one missing
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgecnn.bundle import Bundle
+from edgecnn.check.accuracy import measure
 from edgecnn.check.gates import CheckReport, Gate, judge, read_baseline
-from edgecnn.check.measure import measure
 from edgecnn.recipe import CheckSection
 
 __all__ = ["CheckReport", "Gate", "check", "judge"]

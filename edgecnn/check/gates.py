@@ -90,7 +90,7 @@ class CheckReport:
             gates = [gate for gate in self.gates if gate.metric == metric]
             verdict = "" if not gates else "ok" if all(g.ok for g in gates) else "MISSED"
             limits = ", ".join(f"{_SIGNS[g.kind]} {g.limit:g}" for g in gates)
-            delta = [f"{values[-1] - values[0]:+.4f}"] if both else []
+            delta = [_number(metric, values[-1] - values[0], "+")] if both else []
             rows.append((metric, *(_number(metric, v) for v in values), *delta, limits, verdict))
         return rows
 
@@ -98,8 +98,8 @@ class CheckReport:
 _SIGNS = {"least": "≥", "drop": "drop ≤", "baseline": "loss ≤"}
 
 
-def _number(metric: str, value: float) -> str:
-    return f"{value:.0f}" if metric in COUNTS else "–" if math.isnan(value) else f"{value:.4f}"
+def _number(metric: str, value: float, sign: str = "") -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.{0 if metric in COUNTS else 4}f}"
 
 
 def judge(

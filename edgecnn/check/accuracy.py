@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
-from edgecnn.data import CLASSES
+from edgecnn.data import CLASSES, open_dataset
 from edgecnn.errors import InputError, ModelError
 from edgecnn.metrics.detection import evaluate_detections
 from edgecnn.metrics.topk import topk
@@ -56,8 +56,6 @@ def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) 
 def _classify(
     model: ModelSpec, backends: dict[Precision, Backend], data: DataSection
 ) -> tuple[dict[str, Figures], int]:
-    from edgecnn.data import open_dataset
-
     dataset = open_dataset(data)
     if len(dataset.classes) != len(model.classes):
         raise ModelError(
@@ -80,8 +78,6 @@ def _classify(
 def _detect(
     model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
 ) -> tuple[dict[str, Figures], int]:
-    from edgecnn.data import open_dataset
-
     dataset = open_dataset(data)
     words = Vocabulary.of(model.classes, dataset.classes)
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
@@ -103,13 +99,13 @@ def _track(
     pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
     tracked: dict[Precision, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
     words = None
-    for sequence in sequences(data):
-        words = Vocabulary.of(model.classes, sequence.classes)
-        pipelines = {p: Pipeline(model, backend, settings, fps=sequence.fps) for p, backend in backends.items()}
+    for clip in open_clips(data):
+        words = Vocabulary.of(model.classes, clip.classes)
+        pipelines = {p: Pipeline(model, backend, settings, fps=clip.fps) for p, backend in backends.items()}
         for p in backends:
             tracked[p].append([])
-        with bar(f"check {sequence.name}", sequence.length) as advance:
-            for frame, raw in sequence.frames:
+        with bar(f"check {clip.name}", clip.length) as advance:
+            for frame, raw in clip.frames:
                 truth = words.truth(raw)
                 for p in backends:
                     pairs[p].append((words.found(detectors[p](frame.bgr)), truth))
@@ -187,7 +183,9 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Sequence_:
+class Clip:
+    """A sequence of frames with truth."""
+
     name: str
     fps: float
     length: int
@@ -195,9 +193,10 @@ class Sequence_:
     frames: Iterable[tuple[Frame, Truth]]
 
 
-def sequences(data: DataSection) -> Iterator[Sequence_]:
+def open_clips(data: DataSection) -> Iterator[Clip]:
+    """Sequences with identities: drives of the simulator, drawn as they are read."""
     from edgecnn.data.simulator import Drive
 
     for seed in range(data.seed, data.seed + data.drives):
-        drive = Drive(seed, frames=data.pictures)
-        yield Sequence_(f"drive {seed}", drive.fps, len(drive), CLASSES, ((f, t) for f, t, _ in drive))
+        drive = Drive(seed, data.pictures)
+        yield Clip(f"drive {seed}", drive.fps, len(drive), CLASSES, ((f, t) for f, t, _ in drive))

@@ -1,0 +1,238 @@
+"""Gates by hand; the vocabulary in which a network and a data set meet; a classifier's and a detector's whole check."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from tiny_detector import HEIGHT, WIDTH, lamp_box, lamp_picture, make_bundle
+
+from edgecnn.bundle import Bundle
+from edgecnn.check import CheckReport, accuracy, check, judge
+from edgecnn.check.accuracy import Vocabulary
+from edgecnn.check.gates import read_baseline
+from edgecnn.errors import InputError, ModelError, RecipeError
+from edgecnn.recipe import CheckSection, DataSection
+from edgecnn.scene import Detections, Frame, Truth
+
+NAN = float("nan")
+FIGURES = {
+    "fp32": {"AP": 0.50, "AP50": 0.80, "AP_small": NAN, "HOTA": 0.60, "misses": 4.0},
+    "int8": {"AP": 0.48, "AP50": 0.79, "AP_small": NAN, "HOTA": 0.61, "misses": 5.0},
+}
+
+
+def section(**keys: Any) -> CheckSection:
+    return CheckSection.model_validate(keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "ok"),
+    [
+        ({"gates": {"AP50": 0.79}}, 0.79, True),  # what ships is INT8
+        ({"gates": {"AP50": 0.795}}, 0.79, False),
+        ({"gates": {"AP_small": 0.0}}, NAN, False),  # nothing to measure it on: not passed
+        ({"max_drop": {"AP50": 0.0101}}, 0.01, True),
+        ({"max_drop": {"AP": 0.01}}, 0.02, False),
+        ({"max_drop": {"HOTA": 0.0}}, -0.01, True),  # a gain
+    ],
+)
+def test_one_gate(keys: dict[str, Any], value: float, ok: bool) -> None:
+    (gate,) = judge(FIGURES, section(**keys))
+    assert gate.precision == "int8" and gate.ok is ok
+    np.testing.assert_allclose(gate.value, value, atol=1e-12)
+
+
+def test_without_int8_the_whole_network_ships_and_nothing_drops() -> None:
+    alone = {"fp32": FIGURES["fp32"]}
+    gates = judge(alone, section(gates={"AP50": 0.8}, max_drop={"AP50": 0.0}))
+    assert [(g.kind, g.precision, g.ok) for g in gates] == [("least", "fp32", True)]
+
+
+def test_a_baseline_holds_the_headlines_and_never_the_counts() -> None:
+    earlier = {"int8": {"AP": 0.485, "AP50": 0.82, "HOTA": 0.5, "misses": 0.0, "car/AP": 1.0}}
+    gates = judge(FIGURES, section(baseline_drop=0.01), earlier)
+    assert [(g.metric, g.ok) for g in gates] == [("AP", True), ("AP50", False), ("HOTA", True)]
+
+
+def test_a_headline_that_is_no_longer_measurable_misses_its_baseline() -> None:
+    now = {"int8": {**FIGURES["int8"], "HOTA": NAN}}
+    assert [(g.metric, g.ok) for g in judge(now, section(), {"int8": {"HOTA": 0.5}})] == [("HOTA", False)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"gates": {"AP5": 0.5}}, r"check\.gates names 'AP5'.*did you mean 'AP50'"),
+        ({"max_drop": {"xyz": 0.5}}, r"check\.max_drop names 'xyz'.*known: AP, AP50"),
+        ({"gates": {"misses": 3}}, r"check\.gates names 'misses'"),
+    ],
+)
+def test_a_gate_on_what_is_not_measured(keys: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        judge(FIGURES, section(**keys))
+
+
+def report(**keys: Any) -> CheckReport:
+    gates = judge(FIGURES, section(**keys))
+    return CheckReport("adas <1>", {"kind": "sim"}, 100, FIGURES, tuple(gates))
+
+
+def test_junit_has_a_testcase_a_gate() -> None:
+    suite = ElementTree.fromstring(report(gates={"AP50": 0.9, "HOTA": 0.5}, max_drop={"AP": 0.05}).junit())
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "1")
+    assert [c.get("name") for c in suite] == ["AP50 least", "HOTA least", "AP drop"]
+    assert [f.get("message") for f in suite.iter("failure")] == ["AP50 0.7900 (int8), at least 0.9"]
+
+
+def test_the_table_has_fp32_int8_delta_limit_and_verdict() -> None:
+    rows = report(gates={"AP50": 0.9}, max_drop={"AP50": 0.02, "AP": 0.05}).table()
+    assert rows[0] == ("metric", "fp32", "int8", "delta", "limit", "verdict")
+    assert rows[1] == ("AP", "0.5000", "0.4800", "-0.0200", "drop ≤ 0.05", "ok")
+    assert rows[2] == ("AP50", "0.8000", "0.7900", "-0.0100", "≥ 0.9, drop ≤ 0.02", "MISSED")
+    assert rows[3] == ("AP_small", "–", "–", "–", "", "")
+    assert rows[5] == ("misses", "4", "5", "+1", "", "")
+
+
+def test_a_report_is_the_next_ones_baseline(tmp_path: Path) -> None:
+    data = report(gates={"AP50": 0.5}).json()
+    data["figures"] = {p: {m: None if v != v else v for m, v in row.items()} for p, row in data["figures"].items()}
+    path = tmp_path / "baseline.json"
+    path.write_text(json.dumps(data), "utf-8")
+    known = read_baseline(path)
+    assert known["int8"]["AP50"] == 0.79 and "AP_small" not in known["int8"]
+    assert all(gate.ok and gate.value == 0 for gate in judge(FIGURES, section(), known))
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"figures": 3}', '{"figures": {"int8": {"AP": "x"}}}'])
+def test_a_baseline_that_is_none(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "baseline.json"
+    if text is not None:
+        path.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=r"the baseline .*baseline\.json is not readable"):
+        read_baseline(path)
+
+
+# --- vocabulary ------------------------------------------------------------------------------------------------------
+
+ROAD = ("car", "truck_bus", "two_wheeler", "person")
+COCO = ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck")
+
+
+def test_the_data_sets_own_classes_where_the_network_knows_them() -> None:
+    words = Vocabulary.of(COCO, ("bus", "person"))
+    assert words.classes == ("bus", "person")
+    assert words.of_model.tolist() == [1, -1, -1, -1, -1, 0, -1, -1] and words.of_data.tolist() == [0, 1]
+
+
+def test_a_coco_network_on_the_road() -> None:
+    words = Vocabulary.of(COCO, ROAD)
+    assert words.classes == ROAD
+    assert words.of_model.tolist() == [3, 2, 0, 2, -1, 1, -1, 1] and words.of_data.tolist() == [0, 1, 2, 3]
+    assert words.groups() == {"vehicle": (0, 1)}
+    found = words.found(Detections(np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.array([7, 4, 0])))
+    assert found.label.tolist() == [1, 3]  # a truck, no aeroplane, a person
+
+
+def test_the_road_network_on_coco_pictures() -> None:
+    words = Vocabulary.of(ROAD, COCO)
+    assert words.classes == ROAD and words.of_model.tolist() == [0, 1, 2, 3]
+    boxes = np.arange(16, dtype=np.float32).reshape(4, 4)
+    truth = Truth.of(boxes, np.array([5, 4, -1, 4]), ignore=np.array([False, False, True, True]))
+    kept = words.truth(truth)  # a bus; an aeroplane is not asked for; ignored places stay
+    assert kept.label.tolist() == [1, -1, -1] and kept.ignore.tolist() == [False, True, True]
+
+
+def test_nothing_in_common() -> None:
+    with pytest.raises(ModelError, match="wanted a class in common"):
+        Vocabulary.of(("lamp",), ("car",))
+
+
+# --- whole checks ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sample:
+    name: str
+    bgr: Any
+    truth: Truth
+
+
+class Lamps:
+    """Pictures of one lamp each; `wrong` of them claim that it is elsewhere."""
+
+    classes = ("lamp", "never")
+
+    def __init__(self, pictures: int, wrong: int = 0) -> None:
+        self.pictures, self.wrong = pictures, wrong
+
+    def __len__(self) -> int:
+        return self.pictures
+
+    def __getitem__(self, i: int) -> Sample:
+        at = (1 + i % 9, 2)
+        box = lamp_box(*at) if i >= self.wrong else np.array([0, 48, 16, 64], np.float32)
+        return Sample(str(i), lamp_picture(*at), Truth.of(box[None], np.array([0]), id=np.array([1])))
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "lamps.bundle", int8=True)
+
+
+def test_a_detector_that_is_right_and_one_that_is_not(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataSection(pictures=8)
+    monkeypatch.setattr(accuracy, "open_dataset", lambda section: Lamps(section.pictures))
+    done = check(bundle, section(data=data, gates={"AP50": 0.99}, max_drop={"AP": 0.0}))
+    assert done.samples == 8 and done.ok
+    assert done.figures["fp32"]["lamp/AP"] == done.figures["int8"]["AP"] == pytest.approx(1)
+    monkeypatch.setattr(accuracy, "open_dataset", lambda section: Lamps(section.pictures, wrong=4))
+    missed = check(bundle, section(data=data, gates={"AP50": 0.99}))
+    # half of the truth is found, every second detection is false: precision .5 up to recall .5 at best
+    assert not missed.ok and 0 < missed.figures["int8"]["AP50"] < 0.6
+
+
+def test_tracking_goes_through_the_loop(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    lamps = Lamps(9)
+
+    def still_lamp(section: DataSection) -> Any:
+        rows = [(Frame(i, i * 40_000_000, lamps[3].bgr), lamps[3].truth) for i in range(12)]
+        yield accuracy.Clip("lamp", 25.0, len(rows), lamps.classes, rows)
+
+    monkeypatch.setattr(accuracy, "open_clips", still_lamp)
+    done = check(bundle, section(data={"kind": "sim_drive"}, gates={"HOTA": 0.9, "MOTA": 0.9, "IDF1": 0.9}))
+    assert done.ok and done.samples == 12
+    assert done.figures["int8"]["switches"] == 0 and done.figures["int8"]["AP50"] == pytest.approx(1)
+
+
+def test_a_classifier(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Darkness:
+        """Its logits are the picture's mean and a constant: bright is class 0, dark is class 1."""
+
+        def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
+            (tensor,) = feeds.values()
+            return {"logits": np.array([[tensor.mean(), 100.0]], np.float32)}
+
+    class Greys:
+        classes = ("bright", "dark")
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, i: int) -> Sample:
+            bgr = np.full((HEIGHT, WIDTH, 3), (200, 50, 180, 60)[i], np.uint8)
+            true = np.array([(0, 1, 0, 0)[i]])  # the last is labelled wrongly
+            return Sample(str(i), bgr, Truth.of(np.zeros((1, 4), np.float32), true))
+
+    model = replace(bundle.require_model(), task="classify", decode="logits", classes=Greys.classes)
+    monkeypatch.setattr(accuracy, "open_backend", lambda *_a, **_k: Darkness())
+    monkeypatch.setattr(accuracy, "open_dataset", lambda _section: Greys())
+    done = check(replace(bundle, model=model), section(gates={"top1": 0.75}))
+    assert done.figures["int8"] == {"top1": 0.75} and done.ok
+    with pytest.raises(ModelError, match=r"a network of 3 classes; wanted 2"):
+        check(replace(bundle, model=replace(model, classes=("a", "b", "c"))), section())

@@ -1,0 +1,259 @@
+"""The command line: fast help, one line an error, exit codes, and JSON alone on standard output."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from tiny_detector import lamp_picture, make_bundle
+
+from edgecnn import cli, errors
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = ["compile", "train", "slim", "export", "quantize", "build"]
+COMMANDS = [*STAGES, "run", "bench", "check", "doctor", "zoo", "report"]
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """`edgecnn ARGUMENTS` in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["edgecnn", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return make_bundle(tmp_path / "lamps.bundle", int8=True).path
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(20):
+        picture = cv2.resize(lamp_picture(1 + i // 4, 3), None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(folder / f"{i:03}.png"), picture)
+    return folder
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+def test_help_answers_in_less_than_400_ms() -> None:
+    """Processor time of the fastest of three: a busy machine must not fail the test."""
+    spent = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-m", "edgecnn", "--help"], cwd=ROOT, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.stderr == b"" and b"compile" in done.stdout
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, command, "--help") == 0
+    out = capsys.readouterr().out
+    assert "--json" in out and "Usage:" in out
+
+
+def test_help_lists_every_command_and_every_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--help") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(f" {command} " in out for command in COMMANDS)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.EdgecnnError)]
+    told = {int(code) for code in re.findall(r"(?:^|[:;,] )(\d+) ", out.partition("Exit codes")[2])}
+    assert told == {0, 2, 130} | {kind.exit_code for kind in kinds}
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["compile", "none.yaml"], 3, "no recipe at none.yaml"),
+        (["run", "none.bundle", "--source", "sim:1"], 5, "none.bundle is not a folder"),
+        (["bench", "."], 5, "holds no manifest.json"),
+        (["report", "none.bundle"], 5, "none.bundle is not a folder"),
+    ],
+)
+def test_an_error_is_one_line_and_a_code(
+    arguments: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, *arguments) == code
+    came = capsys.readouterr()
+    assert came.out == "" and came.err.count("\n") == 1
+    assert came.err.startswith("error: ") and words in came.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("name: a\nmodle: {arch: lenet5}\n", "utf-8")
+    assert called(monkeypatch, "compile", tmp_path / "r.yaml", "--out", tmp_path / "out") == 4
+    assert "did you mean 'model'?" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_is_missing_or_no_video(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.mp4").write_text("not a video", "utf-8")
+    for source in ("none.mp4", tmp_path / "notes.mp4", "sim:x"):
+        assert called(monkeypatch, "run", bundle, "--source", source, "--out", tmp_path / "out") == 3
+        came = capsys.readouterr()
+        assert came.out == "" and came.err.splitlines()[-1].startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "bench", "check"])
+def test_a_changed_byte_is_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    network = bundle / "model.int8.cpu.onnx"
+    network.write_bytes(network.read_bytes()[:-1] + b"\xff")
+    source = [] if command == "check" else ["--source", pictures]
+    assert called(monkeypatch, command, bundle, *source) == 5
+    assert "model.int8.cpu.onnx was changed since it was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sink", "vidoe"], "vidoe"),
+        (["--every", "0"], "--every"),
+        (["--precision", "fp8"], "fp8"),
+        (["--sorce", "x"], "--sorce"),
+    ],
+)
+def test_a_wrong_command_line_exits_2(
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+) -> None:
+    assert called(monkeypatch, "run", bundle, "--source", "sim:1", *arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def failing(error: BaseException) -> Any:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ZeroDivisionError("division\nby zero"), 1, "error: ZeroDivisionError: division by zero (set EDGECNN_DEBUG=1"),
+        (KeyboardInterrupt(), 130, ""),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 8, "pip install 'edgecnn[desk]'"),
+        (ModuleNotFoundError("No module named 'own'", name="own"), 1, "error: ModuleNotFoundError"),
+        (errors.GateFailed("AP50 .3"), 9, "error: AP50 .3."),
+    ],
+)
+def test_what_a_failure_inside_becomes(
+    error: BaseException,
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("edgecnn.doctor.doctor", failing(error))
+    monkeypatch.delenv("EDGECNN_DEBUG", raising=False)
+    assert called(monkeypatch, "doctor") == code
+    came = capsys.readouterr()
+    assert came.out == "" and words in came.err and "Traceback" not in came.err
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgecnn.doctor.doctor", failing(ZeroDivisionError("x")))
+    monkeypatch.setenv("EDGECNN_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "doctor"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+# --- results ---------------------------------------------------------------------------------------------------------
+
+
+def test_run_then_bench_then_report(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    pictures: Path,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "run"
+    assert called(monkeypatch, "run", bundle, "--source", pictures, "--out", out, "--every", 2, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["frames"] == 20 and summary["settings"]["detect_every"] == 2
+    assert (out / "annotated.mp4").stat().st_size > 0
+    lines = [json.loads(line) for line in (out / "events.jsonl").read_text("utf-8").splitlines()]
+    assert sum(line["type"] == "frame" for line in lines) == 20
+
+    assert called(monkeypatch, "bench", bundle, "--source", pictures, "--frames", 12, "--json") == 0
+    (tmp_path / "bench.json").write_text(capsys.readouterr().out, "utf-8")
+    assert set(json.loads((tmp_path / "bench.json").read_text("utf-8"))["lanes"]) == {"fp32", "int8", "int8/3"}
+
+    page = tmp_path / "page.html"
+    assert called(monkeypatch, "report", bundle, "--run", out, "--bench", tmp_path / "bench.json", "--out", page) == 0
+    assert capsys.readouterr().out == f"{page}\n" and "lamps" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("sink", "made"), [("json", {"events.jsonl"}), ("video", {"annotated.mp4"}), ("none", set[str]())]
+)
+def test_sinks_write_what_was_asked_for(
+    sink: str, made: set[str], monkeypatch: pytest.MonkeyPatch, bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert called(monkeypatch, "run", bundle, "--source", pictures, "--sink", sink) == 0
+    folder = tmp_path / "runs" / "lamps-pictures"
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    assert found - {"summary.json", "stills"} == made
+
+
+def test_doctor_as_text_and_as_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(monkeypatch, "doctor", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"Python", "numpy", "onnxruntime"} <= {row["name"] for row in rows}
+    assert called(monkeypatch, "doctor") == 0
+    text = capsys.readouterr().out
+    assert all(row["name"] in text for row in rows)
+
+
+def test_doctor_fails_where_run_could_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from edgecnn.doctor import Check
+
+    lacking = [Check("av", False, "not installed", "pip install av", True), Check("torch", False, "no", "", False)]
+    monkeypatch.setattr("edgecnn.doctor.doctor", lambda: lacking)
+    assert called(monkeypatch, "doctor") == 8
+    came = capsys.readouterr()
+    assert "MISSING  av" in came.out and "needs av." in came.err and "torch" not in came.err
+
+
+def test_json_has_no_nan() -> None:
+    plain = cli._plain({"a": float("nan"), "b": [float("-inf"), 1.5], "c": Path("x"), 3: (True, None)})
+    assert plain == {"a": None, "b": [None, 1.5], "c": "x", "3": [True, None]}
