@@ -9,10 +9,12 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from edgecnn.build.targets import TARGETS
 
 BOARD = ("numpy", "scipy", "av", "onnxruntime", "pydantic", "pyyaml", "typer", "rich")  # distributions
 OPENCV = (
@@ -40,7 +42,7 @@ class Check:
 
 def doctor() -> list[Check]:
     """Look at everything that edgecnn can use. Raises nothing: what can't be found out is not ok."""
-    return [*_machine(), *_packages(), *_gpu()]
+    return [*_machine(), *_packages(), *_engines()]
 
 
 def _machine() -> Iterator[Check]:
@@ -81,20 +83,32 @@ def _packages() -> Iterator[Check]:
     yield _package("cuda-bindings", "pip install 'edgecnn[cuda]' (runs engines)", False)
 
 
-def _gpu() -> Iterator[Check]:
+def _engines() -> Iterator[Check]:
+    sms = yield from _cuda()
+    runtime = {"rtx": _version("tensorrt_rtx"), "trt": _version("tensorrt")}
+    usable = {name: target for name, target in TARGETS.items() if target.int8 and target.supported}
+    here = [name for name, t in usable.items() if runtime[t.dialect] and (t.dialect == "rtx" or t.sm in sms)]
+    found = f"for {', '.join(here)}" if here else "none can be built here"
+    mend = _unless(bool(here), f"pip install 'edgecnn[rtx]', or build on the board; known: {', '.join(usable)}")
+    yield Check("engine targets", bool(here), found, mend, False)
+
+
+def _cuda() -> Generator[Check, None, set[int]]:
+    """→ compute capabilities of the GPUs here, major * 10 + minor."""
+    sms: set[int] = set()
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         yield Check(
             "CUDA driver", False, "libcuda.so.1 is not here", "engines need an NVIDIA GPU and its driver", False
         )
-        return
+        return sms
     number = ctypes.c_int(0)
     driver.cuDriverGetVersion(ctypes.byref(number))
     yield Check("CUDA driver", True, f"for CUDA {number.value // 1000}.{number.value % 1000 // 10}", "", False)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(number)) != 0 or number.value == 0:
         yield Check("GPU", False, "the driver is here, but no GPU answers", "see: nvidia-smi", False)
-        return
+        return sms
     for index in range(number.value):
         name, memory = ctypes.create_string_buffer(96), ctypes.c_size_t(0)
         major, minor = ctypes.c_int(0), ctypes.c_int(0)
@@ -104,6 +118,8 @@ def _gpu() -> Iterator[Check]:
         driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, index)
         found = f"{name.value.decode()}, SM {major.value}.{minor.value}, {memory.value / 2**30:.1f} GiB"
         yield Check("GPU", True, found, "", False)
+        sms.add(10 * major.value + minor.value)
+    return sms
 
 
 def cpu() -> tuple[str, frozenset[str]]:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import functools
 import http.server
+import io
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -27,7 +29,7 @@ from edgecnn.run import Pipeline, RunSettings, Source, loop, open_source, run
 from edgecnn.run.draw import Painter, corridor
 from edgecnn.run.loop import reduced
 from edgecnn.run.sinks import EventSink, VideoSink
-from edgecnn.run.sources import redact
+from edgecnn.run.sources import VideoReader, redact
 from edgecnn.run.timing import Laps, StageTimes
 from edgecnn.scene import Frame
 
@@ -287,6 +289,45 @@ def test_a_video_comes_over_http(tmp_path: Path) -> None:
             assert not source.live
         finally:
             server.shutdown()
+
+
+def test_a_stream_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    """A transport stream over HTTP at 4 times its speed, read slowly, and then nothing more."""
+    data = io.BytesIO()
+    with av.open(data, "w", format="mpegts") as container:
+        stream = container.add_stream("libx264", rate=25, options={"tune": "zerolatency", "g": "10"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 255, (150, HEIGHT, WIDTH, 3)).astype(np.uint8)
+        for picture in noise:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        container.mux(stream.encode(None))
+    done = threading.Event()
+
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: video/mp2t\r\n\r\n")
+            content = data.getvalue()
+            for at in range(0, len(content), len(content) // 75):
+                connection.sendall(content[at : at + len(content) // 75])
+                time.sleep(0.01)
+            done.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, args=(server,), daemon=True)
+        thread.start()
+        reader = VideoReader(f"http://127.0.0.1:{server.getsockname()[1]}/live.ts")
+        assert reader.live
+        seen = []
+        with pytest.raises(InputError, match="delivered nothing for 1 s"), Source(reader, silence_s=1.0) as source:
+            for frame in source:
+                seen.append(frame.index)
+                time.sleep(0.03)
+        done.set()
+        thread.join()
+    assert seen[-1] > 140  # the newest
+    assert source.dropped == seen[-1] + 1 - len(seen) > 0
 
 
 @pytest.mark.parametrize(
