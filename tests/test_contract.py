@@ -43,7 +43,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),
     "adas": ({"errors", "scene", "track"}, {"numpy"}),
     "run": (BASE | {"vision", "backends", "track", "adas", "data"}, {"numpy", "cv2", "av"}),
-    "doctor": (set(), {"av"}),
+    "doctor": ({"build"}, {"av"}),
     "bench": (BASE | {"vision", "backends", "run", "doctor"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
     "check": (BASE | {"vision", "data", "backends", "run", "metrics"}, {"numpy"}),

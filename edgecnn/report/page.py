@@ -20,6 +20,7 @@ STAGE_WORDS = {
     "quantize": "Quantise to INT8",
     "build": "Build the engine",
 }
+LINES = 6  # a longer list of texts stands line by line
 PERCENTILES = ("p50", "p95", "p99")
 REASONS = (  # why the detector ran
     ("why-stride", "every k-th frame"),
@@ -79,6 +80,8 @@ def _cards(bundle: Bundle, bench: Json, check: Json, runs: Sequence[Run]) -> str
     for key, words in (("parameters", "parameters"), ("macs", "multiply-adds")):
         if isinstance(facts.get(key), int | float):
             cards.append((words, _count(facts[key])))
+    if "kernels_meant_int8" in facts:
+        cards.append(("kernels INT8 in the engine", f"{facts['kernels_int8']} of {facts['kernels_meant_int8']}"))
     ratio = bench.get("ratios", {}).get("int8", {}).get("infer_p50")
     if ratio is not None:
         cards.append(("INT8 faster than FP32", f"{ratio:.2f} ×"))
@@ -204,7 +207,8 @@ def _tree(value: Any) -> str:
         head = list(dict.fromkeys(key for row in value for key in row))
         return _table(head, [[_Raw(_tree(row.get(key, ""))) for key in head] for row in value])
     if isinstance(value, list):
-        return escape(", ".join(map(str, value)))
+        long = len(value) > LINES
+        return f"<pre>{escape(chr(10).join(map(str, value)))}</pre>" if long else escape(", ".join(map(str, value)))
     return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
 
 

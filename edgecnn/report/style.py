@@ -17,7 +17,7 @@ header .good,td.good{color:var(--good)}header .bad,td.bad{color:var(--bad)}td.go
 section{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:16px;margin:0 0 16px}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(128px,1fr));gap:16px}
 .cards b{display:block;font-size:1.4rem;line-height:1.3}.cards span{color:var(--soft);font-size:.85rem}
-.wide{overflow-x:auto}
+.wide,pre{overflow-x:auto}pre{font-size:.8rem;margin:0;max-height:24rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--rule);white-space:nowrap}
 th{color:var(--soft);font-weight:500}
