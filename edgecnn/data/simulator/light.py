@@ -30,13 +30,21 @@ def noise_tile(seed: int, size: int = 512, power: float = 1.6) -> F32:
     return np.asarray(field / field.std(), np.float32)
 
 
-@functools.lru_cache(24)
-def _grain(level: float) -> tuple[Picture, Picture]:
-    """Sensor noise of standard deviation `level`, slightly correlated as after demosaicing: what to add, what to take."""
-    grain = np.random.default_rng(77).standard_normal((512, 768, 3), np.float32)
+_GRAIN = (256, 512)  # px, period of the sensor noise
+
+
+@functools.lru_cache(8)
+def _grain(level: float, height: int, width: int) -> tuple[Picture, Picture]:
+    """Sensor noise of standard deviation `level`, slightly correlated as after demosaicing: what to add, what to take.
+
+    It repeats with the period _GRAIN and is a period larger than the frame, so that any window can be cut out of it.
+    """
+    grain = np.random.default_rng(77).standard_normal((*_GRAIN, 3), np.float32)
     grain = cv2.GaussianBlur(grain, (0, 0), 0.6)
     grain *= level / grain.std()
-    return cv2.convertScaleAbs(np.maximum(grain, 0)), cv2.convertScaleAbs(np.minimum(grain, 0))
+    times = (-(-height // _GRAIN[0]) + 1, -(-width // _GRAIN[1]) + 1, 1)
+    plus, minus = cv2.convertScaleAbs(np.maximum(grain, 0)), cv2.convertScaleAbs(np.minimum(grain, 0))
+    return np.tile(plus, times), np.tile(minus, times)
 
 
 @dataclass(frozen=True)
@@ -210,19 +218,14 @@ class Sensor:
         table = 255 * (1 - np.exp(-1.9 * np.clip(levels, 0, None) ** self.gamma)) / (1 - math.exp(-1.9)) * 0.62
         table = np.clip(table + 0.38 * 255 * np.clip(levels, 0, 1.1) ** self.gamma, 0, 255).astype(np.uint8)
         picture = cv2.LUT(picture, table.reshape(256, 1, 3))
-        top, left = int(rng.integers(0, 512)), int(rng.integers(0, 768))
-        plus, minus = (_window(bank, top, left, height, width) for bank in _grain(round(self.grain * 2) / 2))
-        picture = cv2.subtract(cv2.add(picture, plus), minus)
+        top, left = (int(rng.integers(0, period)) for period in _GRAIN)
+        window = slice(top, top + height), slice(left, left + width)
+        plus, minus = _grain(float(round(self.grain)), height, width)
+        picture = cv2.subtract(cv2.add(picture, plus[window]), minus[window])
         if self.jpeg:
             _, code = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
             picture = cv2.imdecode(code, cv2.IMREAD_COLOR)
         return picture
-
-
-def _window(bank: Picture, top: int, left: int, height: int, width: int) -> Picture:
-    """Cut a window out of an endlessly repeated picture."""
-    down, right = -(-(top + height) // bank.shape[0]), -(-(left + width) // bank.shape[1])
-    return (np.tile(bank, (down, right, 1)) if down * right > 1 else bank)[top : top + height, left : left + width]
 
 
 @functools.lru_cache(16)

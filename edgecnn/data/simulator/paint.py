@@ -181,8 +181,8 @@ def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, d
     cosines = mesh.normal @ np.stack((pose.local(light.sun), pose.local((-1, 0, 0))), 1)
     colour = light.shade(mesh.albedo, mesh.normal[:, 2], cosines[:, 0], cosines[:, 1], mesh.gloss, beam)
     colour = np.clip(colour * (1 - lost) + light.veil * lost, 0, 255)
-    for face in np.flatnonzero(mesh.lamp):
-        lit = _lamp_colour(int(mesh.lamp[face]), thing, light)
+    for face, kind in mesh.lit:
+        lit = _lamp_colour(kind, thing, light)
         if lit is not None:
             colour[face] = lit * (1 - lost * 0.5) + light.veil * (lost * 0.5)
     prepared = _canvas(box, view, colour.mean(0) * 0.6)
@@ -272,21 +272,22 @@ def shadows(picture: Picture, view: View, light: Light, things: list[Thing], whe
     """Dark ground under every object, and its cast shadow in sunshine, in place."""
     mask = np.zeros(picture.shape[:2], np.uint8)
     sunny = sum(light.sun_gain) > 0.6 and light.sun[2] > 0.1
-    for thing, pose in zip(things, where, strict=True):
-        if pose.origin[0] < thing.model.length / 2 + 1.5:
-            continue
-        a, b = thing.model.length / 2 + 0.05, thing.model.width / 2 + 0.05
-        foot = np.array([(-a, -b, 0), (a, -b, 0), (a, b, 0), (-a, b, 0)], np.float32)
-        base = pose.world(foot)
-        if base[:, 0].min() < 1.0:
-            continue
-        if sunny:
-            reach = min(thing.model.height * 0.9 / light.sun[2], 6.0)
-            both = np.concatenate((base, base - np.array((light.sun[0], light.sun[1], 0)) * reach))
-            if both[:, 0].min() > 1.0:
-                hull = cv2.convexHull((view.project(both) * 16).astype(np.int32).reshape(-1, 1, 2))
-                cv2.fillConvexPoly(mask, hull, 120, cv2.LINE_AA, 4)
-        points = (view.project(base) * 16).astype(np.int32)
+    kept = [(t, p) for t, p in zip(things, where, strict=True) if p.origin[0] > t.model.length / 2 + 2.5]
+    if not kept:
+        return
+    size = np.array([(t.model.length / 2 + 0.05, t.model.width / 2 + 0.05, 0) for t, _ in kept])
+    corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]) * size[:, None]  # (N, 4, 3)
+    base = corners @ np.stack([p.matrix for _, p in kept]) + np.stack([p.origin for _, p in kept])[:, None]
+    foot = (view.project(base.reshape(-1, 3)) * 16).astype(np.int32).reshape(-1, 4, 2)
+    if sunny:
+        reach = np.minimum([t.model.height * 0.9 / light.sun[2] for t, _ in kept], 6.0)[:, None, None]
+        cast = base - reach * (light.sun[0], light.sun[1], 0)
+        seen = cast[..., 0].min(1) > 1.0
+        cast[..., 0] = np.maximum(cast[..., 0], 1.0)
+        tip = (view.project(cast.reshape(-1, 3)) * 16).astype(np.int32).reshape(-1, 4, 2)
+        for i in np.flatnonzero(seen):
+            cv2.fillConvexPoly(mask, cv2.convexHull(np.concatenate((foot[i], tip[i]))), 120, cv2.LINE_AA, 4)
+    for (thing, _), points in zip(kept, foot, strict=True):
         cv2.fillConvexPoly(mask, points, 200 if thing.model.label < 2 else 110, cv2.LINE_AA, 4)
     rows = np.flatnonzero(mask.any(1))
     if not len(rows):
@@ -314,32 +315,34 @@ def glow(picture: Picture, view: View, light: Light, thing: Thing, pose: Pose) -
     """Halos around burning lamps, in place."""
     if light.headlights < 0.12 and not thing.brake:
         return
-    shape = thing.model.pose(thing.phase)
-    away = pose.cos > 0
-    kinds = (TAIL, BRAKE) if away else (HEAD,)
-    for kind in kinds:
-        spots = shape.lamps.get(kind)
+    lamps = thing.model.pose(thing.phase).lamps
+    for kind in (TAIL, BRAKE) if pose.cos > 0 else (HEAD,):
+        spots = lamps.get(kind)
         if spots is None or not len(spots) or (kind == BRAKE and not thing.brake):
             continue
         axes = pose.axes(view, spots)
         if axes[:, 0].min() < 2 or light.lost(axes[0, 0]) > 0.9:
             continue
         strong = kind == HEAD
-        size = (0.5 if strong else 0.22) * (1.6 if thing.brake else 1) * (0.4 + 0.6 * light.headlights)
-        colour = np.array((235, 242, 255) if strong else (45, 40, 255), np.float32)
-        for (u, v), z in zip(view.pixels(axes), axes[:, 0], strict=True):
-            if size * view.camera.fx / z > 1:
-                _halo(picture, float(u), float(v), size * view.camera.fx / float(z) + (3.5 if strong else 1.5), colour,
-                      (0.95 if strong else 0.7) * max(light.headlights, 0.3))
+        size = (0.5 if strong else 0.22) * (1.6 if thing.brake else 1) * (0.4 + 0.6 * light.headlights) * view.camera.fx
+        strength = (0.95 if strong else 0.7) * max(light.headlights, 0.3)
+        for (u, v), z in zip(view.pixels(axes).tolist(), axes[:, 0].tolist(), strict=True):
+            if size / z > 1:
+                radius = round(min(size / z + (3.5 if strong else 1.5), 90.0))
+                _add(picture, round(u) - radius, round(v) - radius, _halo(radius, strong, round(strength, 1)))
 
 
-def _halo(picture: Picture, u: float, v: float, radius: float, colour: F32, strength: float) -> None:
-    radius = min(radius, 90.0)
-    left, top = max(int(u - radius), 0), max(int(v - radius), 0)
-    right, bottom = min(int(u + radius) + 1, picture.shape[1]), min(int(v + radius) + 1, picture.shape[0])
-    if right <= left or bottom <= top:
-        return
-    y, x = np.ogrid[top:bottom, left:right]
-    fall = np.clip(1 - np.hypot(x - u, y - v) / radius, 0, 1).astype(np.float32) ** 2.2 * strength
-    region = picture[top:bottom, left:right]
-    np.copyto(region, np.clip(region + fall[..., None] * colour, 0, 255).astype(np.uint8))
+def _add(picture: Picture, left: int, top: int, light: Picture) -> None:
+    """Add light to a region, cut at the frame, in place."""
+    x, y = max(left, 0), max(top, 0)
+    right, bottom = min(left + light.shape[1], picture.shape[1]), min(top + light.shape[0], picture.shape[0])
+    if right > x and bottom > y:
+        region = picture[y:bottom, x:right]
+        np.copyto(region, cv2.add(region, light[y - top : bottom - top, x - left : right - left]))
+
+
+@functools.lru_cache(400)
+def _halo(radius: int, white: bool, strength: float) -> Picture:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    fall = np.clip(1 - np.hypot(x, y) / (radius + 0.5), 0, 1) ** 2.2 * strength
+    return np.asarray(fall[..., None] * ((235, 242, 255) if white else (45, 40, 255)), np.uint8)

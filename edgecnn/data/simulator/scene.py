@@ -119,25 +119,20 @@ def _bonnet(picture: Picture, ids: np.ndarray, setting: Setting, rng: np.random.
 
 def _truth(drawn: list[tuple[Thing, Patch, int]], ids: np.ndarray, view: View, light: Light, speed: float) -> Truth:
     """Rows in the order of the ids."""
-    cam = view.camera
     drawn = sorted((row for row in drawn if row[2] > 0), key=lambda row: row[0].id)
-    highest = max((t.id for t, _, _ in drawn), default=0)
-    seen = np.bincount(ids.ravel(), minlength=highest + 1)
-    boxes, columns = [], []
-    for thing, patch, full in drawn:
-        box = np.clip(patch.box, 0, (cam.width, cam.height) * 2)
-        visibility = min(seen[thing.id] / full, 1.0)
-        gap = thing.near() - view.s
-        closing = speed - thing.speed
-        ttc = gap / closing if gap > 0 and closing > 1e-3 else math.inf
-        faint = light.lost(gap) > 0.94
-        ignore = visibility < 0.25 or box[3] - box[1] < 8 or bool(faint)
-        boxes.append(box)
-        columns.append((thing.model.label, thing.id, visibility, ignore, max(gap, 0.0), ttc))
-    if not boxes:
-        return Truth.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), distance_m=np.zeros(0, np.float32),
-                        ttc_s=np.zeros(0, np.float32), id=np.zeros(0, np.int64))
-    label, id, visibility, ignore, distance, ttc = (np.array(c) for c in zip(*columns, strict=True))
-    return Truth.of(np.array(boxes, np.float32), label.astype(np.int64), id=id.astype(np.int64),
-                    visibility=visibility.astype(np.float32), ignore=ignore.astype(bool),
-                    distance_m=distance.astype(np.float32), ttc_s=ttc.astype(np.float32))
+    id = np.array([t.id for t, _, _ in drawn], np.int64)
+    limit = (view.camera.width, view.camera.height) * 2
+    boxes = np.clip(np.array([p.box for _, p, _ in drawn]).reshape(-1, 4), 0, limit)
+    seen = np.bincount(ids.ravel(), minlength=int(id.max(initial=0)) + 1)[id]
+    visibility = np.minimum(seen / np.array([full for _, _, full in drawn]), 1.0)
+    gap = np.array([t.near() for t, _, _ in drawn]) - view.s
+    closing = speed - np.array([t.speed for t, _, _ in drawn])
+    ttc = np.full(len(gap), np.inf)
+    np.divide(gap, closing, out=ttc, where=(gap > 0) & (closing > 1e-3))
+    faint = gap > -math.log(0.06) * light.haze_m
+    return Truth.of(
+        boxes.astype(np.float32), np.array([t.model.label for t, _, _ in drawn], np.int64), id=id,
+        visibility=visibility.astype(np.float32),
+        ignore=(visibility < 0.25) | (boxes[:, 3] - boxes[:, 1] < 8) | faint,
+        distance_m=np.maximum(gap, 0).astype(np.float32), ttc_s=ttc.astype(np.float32),
+    )

@@ -26,7 +26,7 @@ class Mesh:
     offset: F32  # (F,) normal · any point of the face
     albedo: F32  # (F, 3)
     gloss: F32  # (F,)
-    lamp: NDArray[np.int64]  # (F,)
+    lit: tuple[tuple[int, int], ...]  # (face, lamp kind) of the lamps
     part: NDArray[np.int64]  # (F,)
     detail: NDArray[np.bool_]  # (F,) left out when the object is small
     part_centre: F32  # (P, 3)
@@ -122,7 +122,8 @@ class Sculptor:
         inward = ((middle - centres[part]) * normal).sum(1) < 0
         normal[inward] *= -1
         lamps = {k: middle[lamp == k] for k in (HEAD, TAIL, BRAKE)}
-        return Mesh(verts, start, normal, (normal * middle).sum(1), colour.astype(np.float32), gloss.astype(np.float32), lamp, part, detail, centres,
+        return Mesh(verts, start, normal, (normal * middle).sum(1), colour.astype(np.float32), gloss.astype(np.float32),
+                    tuple((int(f), int(lamp[f])) for f in np.flatnonzero(lamp)), part, detail, centres,
                     np.array(self._layers), lamps)
 
 

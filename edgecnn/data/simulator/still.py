@@ -52,20 +52,18 @@ class _Crowd:
     def __init__(self, rng: np.random.Generator, s: float) -> None:
         self.rng, self.s = rng, s
         self.things: list[Thing] = []
+        self._taken: list[tuple[float, float, float, float]] = []  # s, d and half extents
 
     def put(self, model: models.Model, s: float, d: float, yaw: float = 0.0, speed: float = 0.0) -> None:
         c, n = abs(math.cos(yaw)), abs(math.sin(yaw))
         half_s, half_d = (c * model.length + n * model.width) / 2, (n * model.length + c * model.width) / 2
-        for t in self.things:
-            c, n = abs(math.cos(t.yaw)), abs(math.sin(t.yaw))
-            other_s = (c * t.model.length + n * t.model.width) / 2
-            other_d = (n * t.model.length + c * t.model.width) / 2
-            if abs(t.s - s) < half_s + other_s + 0.2 and abs(t.d - d) < half_d + other_d + 0.1:
-                return
+        if any(abs(s - a) < half_s + e + 0.2 and abs(d - b) < half_d + f + 0.1 for a, b, e, f in self._taken):
+            return
         if s - half_s < self.s + 1.6 and model.label != models.CAR:
             return
         phase, brake = float(self.rng.uniform(0, 6.28)), bool(self.rng.uniform() < 0.2)
         self.things.append(Thing(len(self.things) + 1, model, s, d, yaw, speed, phase, brake))
+        self._taken.append((s, d, half_s, half_d))
 
 
 def populate(rng: np.random.Generator, layout: Layout, s0: float, ego_lane: int) -> list[Thing]:
