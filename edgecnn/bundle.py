@@ -61,7 +61,8 @@ class ModelSpec:
     channels: Literal["bgr", "rgb", "grey"] = "bgr"
     fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
     pad: int = 114  # grey level around a letterboxed picture, 0-255
-    widths: Mapping[str, int] = field(default_factory=dict)  # output channels of each layer AFTER slimming
+    # (inputs, outputs) of each layer AFTER slimming; empty: as the zoo has it
+    widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     gap: bool = False  # FC replaced by global average pooling
 
     @property
@@ -89,6 +90,7 @@ class ModelSpec:
                     "strides": tuple(data["strides"]),
                     "mean": tuple(data["mean"]),
                     "std": tuple(data["std"]),
+                    "widths": {name: (int(i), int(o)) for name, (i, o) in data["widths"].items()},
                 }
             )
         except (KeyError, TypeError, ValueError) as error:

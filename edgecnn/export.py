@@ -1,0 +1,197 @@
+"""Export: a zoo model becomes ONNX, folded and compared with torch on real input; a user's ONNX is taken in whole."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgecnn.bundle import Bundle, ModelSpec, TensorSpec, atomic, check_outputs, sha256
+from edgecnn.errors import InputError, MissingDependency, ModelError
+from edgecnn.recipe import ExportSection, ModelSection, Recipe
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+VERSION = 1
+FILE = "model.onnx"
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    own = recipe.export.model_dump(mode="json")
+    if recipe.model.onnx is not None:
+        if not recipe.model.onnx.is_file():
+            raise InputError(f"no network at {recipe.model.onnx}", do="Name the ONNX file under model.onnx")
+        own["model"] = recipe.model.model_dump(mode="json", exclude={"onnx"})
+        own["onnx_sha256"] = sha256(recipe.model.onnx)
+    return own
+
+
+def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
+    """Write model.onnx. Raises ModelError if torch and ONNX disagree, or a user's network does not fit its decoder."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependency("onnx is not installed", do="Run: pip install 'edgecnn[desk]'") from error
+
+    tools = {"onnx": onnx.__version__}
+    if recipe.model.onnx is not None:
+        model, spec = take_in(recipe.model)
+        with atomic(bundle.path / FILE) as temporary:
+            onnx.save(model, temporary)
+        facts: dict[str, Any] = {"source": recipe.model.onnx.name}
+    else:
+        import torch
+
+        from edgecnn import zoo
+
+        before = bundle.require_model()
+        net, _ = zoo.load(bundle.file("slim" if bundle.has("slim") else "weights"), before)
+        with atomic(bundle.path / FILE) as temporary:
+            write(net, before, temporary, recipe.export.opset)
+            model = onnx.load(temporary)
+            spec = replace(before, outputs=_tensors(model.graph.output))
+            facts = compare(net, spec, temporary, recipe.export)
+        tools["torch"] = torch.__version__
+    facts |= {"nodes": len(model.graph.node), "bytes": (bundle.path / FILE).stat().st_size}
+    return bundle.with_stage(
+        "export",
+        settings=settings(recipe),
+        version=VERSION,
+        files={"fp32": FILE},
+        facts=facts,
+        tools=tools,
+        model=spec,
+    )
+
+
+def write(net: nn.Module, spec: ModelSpec, path: Path, opset: int) -> None:
+    """Trace the network on one input; batch normalisation is folded into the convolutions."""
+    import torch
+
+    with warnings.catch_warnings():
+        # the tracing exporter is on its way out, but needs no further package and keeps the graph plain
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net.eval(),
+            (torch.zeros(spec.input.shape),),
+            str(path),
+            input_names=[spec.input.name],
+            output_names=[t.name for t in spec.outputs],
+            opset_version=opset,
+            do_constant_folding=True,
+            dynamo=False,
+        )
+
+
+def compare(net: nn.Module, spec: ModelSpec, path: Path, section: ExportSection) -> dict[str, float]:
+    """Largest difference between torch and onnxruntime, relative to the output's own range, on real input.
+
+    Raises ModelError above the section's tolerance.
+    """
+    import numpy as np
+    import onnxruntime as ort  # type: ignore[import-untyped]
+    import torch
+
+    from edgecnn.data import open_dataset
+    from edgecnn.vision import Preprocess
+
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    preprocess, worst = Preprocess(spec), 0.0
+    pictures = open_dataset(section.compare)
+    for i in range(min(len(pictures), section.compare.pictures)):
+        tensor, _ = preprocess(pictures[i].bgr)
+        with torch.no_grad():
+            answer = net(torch.from_numpy(tensor))
+        wanted = answer if isinstance(answer, tuple) else (answer,)
+        for a, b in zip(session.run(None, {spec.input.name: tensor}), wanted, strict=True):
+            worst = max(worst, float(np.abs(a - b.numpy()).max() / max(float(np.ptp(a)), 1e-6)))
+    if not worst <= section.tolerance:
+        raise ModelError(
+            f"ONNX and torch differ by {worst:.2e} of the output's range",
+            wanted=f"at most {section.tolerance:g}",
+            do="Raise export.tolerance only if you know why",
+        )
+    return {"difference": worst}
+
+
+def take_in(section: ModelSection) -> tuple[onnx.ModelProto, ModelSpec]:
+    """A user's network and the ModelSpec that the recipe and the graph give together.
+
+    Raises InputError for a file that is no ONNX, ModelError for dynamic shapes, several inputs, or outputs that do not
+    fit the decoder.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    path = section.onnx
+    assert path is not None and section.decode is not None
+    try:
+        model = onnx.load(path)
+        onnx.checker.check_model(model, full_check=True)
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise InputError(f"{path} is no sound ONNX network ({reason})", do="Export or copy it again") from error
+    if not model.graph.node:
+        raise InputError(f"{path} holds no layers", wanted="an ONNX network", do="Export or copy it again")
+    constants = {t.name for t in model.graph.initializer}
+    inputs = _tensors([i for i in model.graph.input if i.name not in constants])
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise ModelError(
+            f"{path} takes {', '.join(f'{t.name}{list(t.shape)}' for t in inputs) or 'nothing'}",
+            wanted="one input (1, 3, height, width)",
+        )
+    wanted = (1, 1 if section.channels == "grey" else 3, section.height, section.width)
+    if inputs[0].shape != wanted:
+        raise ModelError(
+            f"{path} takes {inputs[0].name}{list(inputs[0].shape)}",
+            wanted=f"{list(wanted)} from the recipe",
+            do="Set model.height and model.width to the network's, or export it with a fixed shape",
+        )
+    outputs = _tensors(model.graph.output)
+    spec = ModelSpec(
+        arch="onnx",
+        task="classify" if section.decode == "logits" else "detect",
+        classes=section.classes,
+        input=inputs[0],
+        outputs=outputs,
+        decode=section.decode,
+        strides=() if section.decode == "logits" else section.strides,
+        mean=section.mean,
+        std=section.std,
+        channels=section.channels,
+        fit=section.fit,
+        pad=section.pad,
+    )
+    check_outputs(spec, {t.name: t.shape for t in outputs})
+    return model, spec
+
+
+def _tensors(values: Any) -> tuple[TensorSpec, ...]:
+    """Names and shapes of graph inputs or outputs. Raises ModelError for a dynamic axis or another type than float."""
+    import onnx
+
+    found = []
+    for value in values:
+        kind = value.type.tensor_type
+        shape = tuple(int(d.dim_value) for d in kind.shape.dim)
+        if not math.prod(shape):
+            axes = [d.dim_param or d.dim_value or "?" for d in kind.shape.dim]
+            raise ModelError(
+                f"'{value.name}' has a dynamic shape {axes}",
+                wanted="fixed numbers",
+                do="Export the network with a fixed batch, height and width",
+            )
+        names: dict[int, Literal["float32", "uint8"]] = {
+            onnx.TensorProto.FLOAT: "float32",
+            onnx.TensorProto.UINT8: "uint8",
+        }
+        if kind.elem_type not in names:
+            raise ModelError(
+                f"'{value.name}' is {onnx.TensorProto.DataType.Name(kind.elem_type).lower()}", wanted="float32"
+            )
+        found.append(TensorSpec(value.name, shape, names[kind.elem_type]))
+    return tuple(found)

@@ -1,0 +1,180 @@
+"""How the shipped RoadNet weights were made. Runs for a given time, keeps a checkpoint, and goes on from it.
+
+    python scripts/train_roadnet.py --data ../shared/data --minutes 90 --out out/roadnet
+
+1. RoadNet starts as YOLOX-Nano (same topology), SiLU fades into ReLU over the first steps.
+2. Each batch: 10 real pictures (four-picture mosaics half of the time) and 6 of the road simulator.
+3. Losses: SimOTA detection losses on all; on the real ones also the distance to the teacher's neck features, so that
+   what COCO taught is not forgotten on a few hundred pictures.
+Batch normalisation is folded throughout (fine-tuning at half the cost), and written back as an identity at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import queue
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgecnn.bundle import atomic
+from edgecnn.zoo.loss import Grid, Target, detection_loss
+from roadnet_pool import HEIGHT, WIDTH, Picture, compose, load_real, make
+from roadnet_teacher import student, swap, teacher, with_batchnorm
+
+REAL, SIM = 10, 6  # pictures of a batch
+SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
+FADE = 400  # steps from SiLU to ReLU
+LR, WARMUP, DECAY, CLIP = 8e-4, 100, 1e-4, 5.0
+EMA = 0.998
+
+
+class Fading(nn.Module):
+    """(1 - t)·SiLU + t·ReLU."""
+
+    share = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if Fading.share >= 1:
+            return torch.relu(x)
+        return (1 - Fading.share) * nn.functional.silu(x) + Fading.share * torch.relu(x)
+
+
+def simulator_pool(folder: Path, have: list[Picture], seen: set[str]) -> None:
+    """Take in what the pictures' writer has finished since last time."""
+    for path in sorted(folder.glob("*.npz")):
+        if path.name in seen or path.name.startswith("."):  # hidden: still being written
+            continue
+        seen.add(path.name)
+        with np.load(path) as pack:
+            rows = np.split(np.arange(len(pack["label"])), np.cumsum(pack["count"])[:-1])
+            for bgr, mine in zip(pack["bgr"], rows, strict=True):
+                skip = pack["ignore"][mine]
+                picture = make(bgr, pack["xyxy"][mine][~skip], pack["label"][mine][~skip])
+                picture.ignore = pack["xyxy"][mine][skip]
+                have.append(picture)
+
+
+def batches(pools: dict[str, list[Picture]], sim_folder: Path, seed: int, out: queue.Queue) -> None:
+    rng, sim, seen = np.random.default_rng(seed), [], set()  # type: ignore[var-annotated]
+    names, shares = list(SHARES), list(SHARES.values())
+    while True:
+        simulator_pool(sim_folder, sim, seen)
+        pictures, targets = [], []
+        for k in range(REAL + SIM):
+            of_sim = k >= REAL and bool(sim)
+            mosaic = rng.random() < (0.25 if of_sim else 0.5)
+            chosen = []
+            for _ in range(4 if mosaic else 1):
+                pool = sim if of_sim else pools[str(rng.choice(names, p=shares))]
+                chosen.append(pool[int(rng.integers(len(pool)))])
+            bgr, xyxy, label, ignore = compose(chosen, rng)
+            pictures.append(bgr)
+            targets.append(Target(torch.from_numpy(xyxy), torch.from_numpy(label), torch.from_numpy(ignore)))
+        x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+        out.put((x.contiguous(memory_format=torch.channels_last), targets))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sim", type=Path, required=True, help="folder of simulator pictures (scripts/roadnet_sim.py)")
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--out", type=Path, default=Path("out/roadnet"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    cv2.setNumThreads(1)
+    torch.manual_seed(0)
+
+    guide = teacher(args.data / "weights/yolox_nano_coco80_416.onnx").to(memory_format=torch.channels_last)
+    net = student(guide)
+    swap(net, nn.SiLU, Fading)
+    net = net.to(memory_format=torch.channels_last).train()
+    average = student(guide)
+    weights = [p for p in net.parameters() if p.ndim > 1]
+    biases = [p for p in net.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": weights, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0}], LR
+    )
+    done, step = 0.0, 0  # minutes, steps
+    checkpoint = args.out / "checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        net.load_state_dict(state["net"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        done, step = state["minutes"], state["step"]
+
+    cache = args.out / "pools.pkl"  # our own file, written two lines below
+    if not cache.exists():
+        with atomic(cache) as temporary:
+            temporary.write_bytes(pickle.dumps(load_real(args.data, guide)))
+    pools = pickle.loads(cache.read_bytes())
+    feed: queue.Queue = queue.Queue(4)
+    threading.Thread(target=batches, args=(pools, args.sim, step, feed), daemon=True).start()
+
+    grid = Grid.of(HEIGHT, WIDTH, (8, 16, 32))
+    start, sums = time.monotonic(), {}
+    while (minutes := done + (time.monotonic() - start) / 60) < args.minutes:
+        Fading.share = min(1.0, step / FADE)
+        x, targets = feed.get()
+        rate = LR * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * minutes / args.minutes)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        features = net.features(x - 128)
+        losses = detection_loss(*net.logits(features), targets, grid)
+        with torch.no_grad():
+            wanted = guide.features(x[:REAL])
+        losses["mimic"] = sum(
+            nn.functional.mse_loss(f[:REAL], w) / w.var() for f, w in zip(features, wanted, strict=True)
+        )
+        loss = sum(losses.values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(net.parameters(), CLIP)
+        optimizer.step()
+        step += 1
+        with torch.no_grad():
+            decay = min(EMA, step / (step + 20))
+            for a, p in zip(average.parameters(), net.parameters(), strict=True):
+                a.lerp_(p, 1 - decay)
+        for name, value in losses.items():
+            sums[name] = 0.98 * sums.get(name, float(value.detach())) + 0.02 * float(value.detach())
+        if step % 20 == 0:
+            shown = " ".join(f"{k} {v:.3f}" for k, v in sums.items())
+            print(f"step {step} {minutes:.1f} min lr {rate:.2e} {shown}", flush=True)
+        if step % 200 == 0:
+            save(checkpoint, net, average, optimizer, minutes, step)
+    save(checkpoint, net, average, optimizer, args.minutes, step)
+    print(f"done: {step} steps, {step * (REAL + SIM)} pictures", flush=True)
+
+
+def save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, minutes: float, step: int):
+    with atomic(path) as temporary:
+        torch.save(
+            {
+                "net": net.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "minutes": minutes,
+                "step": step,
+            },
+            temporary,
+        )
+    swapped = average
+    with atomic(path.parent / "roadnet.safetensors") as temporary:
+        state = {k: v.contiguous() for k, v in with_batchnorm(swapped).state_dict().items()}
+        save_file(state, temporary)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    main()

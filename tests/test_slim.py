@@ -1,0 +1,80 @@
+"""Slimming: fewer MACs, widths in eights, and a checkpoint that needs no explanation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from edgecnn import zoo
+from edgecnn.errors import ModelError
+from edgecnn.recipe import ModelSection
+from edgecnn.slim.gap import with_gap
+from edgecnn.slim.prune import outputs, prune
+from edgecnn.zoo.count import size
+from edgecnn.zoo.widths import read_widths
+
+
+@pytest.mark.parametrize("arch", ["roadnet", "resnet18"])
+def test_pruned_network_is_smaller_by_what_was_asked_and_loads_back(arch: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = zoo.spec_for(ModelSection(arch=arch, height=64, width=96))
+    if arch == "resnet18":
+        spec = replace(spec, input=replace(spec.input, shape=(1, 3, 64, 96)))
+    net = zoo.build(spec)
+    slim = prune(net, spec.input.shape, 0.3, 8)
+    before, after = size(net, spec.input.shape), size(slim, spec.input.shape)
+    assert 0.45 * before.macs < after.macs <= 0.7 * before.macs
+    kept = {id(layer) for layer in outputs(slim)}
+    widths = [m.out_channels for m in slim.modules() if isinstance(m, nn.Conv2d) and id(m) not in kept]
+    assert all(w % 8 == 0 for w in widths)
+
+    described = replace(spec, widths=read_widths(slim))
+    zoo.save_weights(tmp_path / "slim.safetensors", slim, described)
+    again, own = zoo.load(tmp_path / "slim.safetensors", spec)
+    x = torch.rand(spec.input.shape)
+    for a, b in zip(flat(slim(x)), flat(again(x)), strict=True):
+        assert torch.equal(a, b)
+    assert own.widths == described.widths
+
+
+def flat(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def test_the_full_network_is_left_alone() -> None:
+    spec = zoo.spec_for(ModelSection(arch="roadnet", height=64, width=96))
+    net = zoo.build(spec)
+    widths = read_widths(net)
+    prune(net, spec.input.shape, 0.2, 8)
+    assert read_widths(net) == widths
+
+
+def test_too_much_is_refused() -> None:
+    spec = zoo.spec_for(ModelSection(arch="lenet5"))
+    with pytest.raises(ModelError, match="round_to"):
+        prune(zoo.build(spec), spec.input.shape, 0.99, 8)
+
+
+def test_gap_keeps_the_convolutions_and_drops_the_fc() -> None:
+    spec = zoo.spec_for(ModelSection(arch="lenet5", classes=tuple("abcdefghij")))
+    net = zoo.build(spec)
+    slim, described = with_gap(net, spec)
+    assert described.gap
+    assert not any(isinstance(m, nn.Linear) for m in slim.modules())
+    # by hand: 156 + 2416 + 16·10 + 10
+    assert size(slim, spec.input.shape).parameters == 2742
+    x = torch.rand(2, 1, 32, 32)
+    assert torch.equal(net.get_submodule("features")(x), slim.get_submodule("features")(x))
+    maps = slim.get_submodule("classifier")[0](slim.get_submodule("features")(x))
+    assert torch.allclose(slim(x), maps.sum((2, 3)) / math.prod(maps.shape[2:]), atol=1e-6)
+
+
+def test_gap_needs_an_fc() -> None:
+    spec = zoo.spec_for(ModelSection(arch="roadnet"))
+    with pytest.raises(ModelError, match="no fully connected"):
+        with_gap(zoo.build(spec), spec)
