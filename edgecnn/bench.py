@@ -7,6 +7,7 @@ own thread in `run`, would disturb the others.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -18,7 +19,7 @@ from edgecnn.backends import FRAME, Backend, Precision, choose, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.doctor import cpu
 from edgecnn.errors import InputError
-from edgecnn.progress import tracked
+from edgecnn.progress import note, tracked
 from edgecnn.run import Pipeline, RunSettings, open_source
 from edgecnn.run.runner import versions
 from edgecnn.run.timing import WORKING, Laps, StageTimes, percentiles
@@ -52,6 +53,9 @@ def bench(
     """
     model, settings = bundle.require_model(), settings or RunSettings.of(bundle)
     backends = {name: open_backend(bundle, name, threads=threads) for name in _precisions(bundle)}
+    load = round(os.getloadavg()[0], 2)  # of the last minute, before the bench adds its own
+    if load > (os.cpu_count() or 1) / 2:
+        note(f"warning: the machine is busy (load {load}): times are too long, ratios suffer less")
     pictures, fps, decode = _read(source or SOURCE, frames)
     lanes = _lanes(model, backends, settings, fps)
     times = {name: StageTimes() for name in lanes}
@@ -70,7 +74,7 @@ def bench(
         "input": [model.width, model.height],
         "frames": len(pictures) - WARM,
         "threads": threads,
-        "machine": {"cpu": cpu()[0], "versions": versions()},
+        "machine": {"cpu": cpu()[0], "cores": os.cpu_count(), "load": load, "versions": versions()},
         "decode": percentiles(decode[WARM:]),
         "lanes": {name: _figures(name, times[name], bundle, settings, decode) for name in lanes},
         "ratios": _ratios(times),
@@ -178,8 +182,8 @@ def table(result: Mapping[str, Any]) -> Table:
     )
     shown.add_column("stage")
     for name, lane in lanes.items():
-        every = f", every {lane['detect_every']} frames" if lane["detect_every"] > 1 else ""
-        shown.add_column(f"{name} ({lane['role']}{every})", justify="right")
+        every = f"\nevery {lane['detect_every']} frames" if lane["detect_every"] > 1 else ""
+        shown.add_column(f"{name.partition('/')[0]}{every}", justify="right")
     shown.add_row("decode", *[_three(result["decode"])] * len(lanes))
     for stage in (*WORKING, "frame"):
         rows = [lane["stages"].get(stage) for lane in lanes.values()]
@@ -192,4 +196,4 @@ def table(result: Mapping[str, Any]) -> Table:
 
 
 def _three(row: Mapping[str, float]) -> str:
-    return f"{row['p50']:.2f} / {row['p95']:.2f} / {row['p99']:.2f}"
+    return " / ".join(f"{row[p]:.2f}" if row[p] < 10 else f"{row[p]:.1f}" for p in ("p50", "p95", "p99"))

@@ -121,10 +121,22 @@ def test_too_few_frames_are_refused(both: Bundle, tmp_path: Path) -> None:
 def test_the_table_shows_every_lane_and_stage(both: Bundle, pictures: str) -> None:
     result = bench(both, pictures, frames=10, settings=RunSettings(detect_every=2))
     text = text_of(result)
-    for word in ("decode", *STAGES, "fp32", "int8 (int8_cpu)", "every 2 frames", "frames/s", "not inference"):
+    for word in ("decode", *STAGES, "fp32", "int8", "every 2 frames", "frames/s", "not inference"):
         assert word in text, word
-    infer = result["lanes"]["fp32"]["stages"]["infer"]
-    assert f"{infer['p50']:.2f} / {infer['p95']:.2f} / {infer['p99']:.2f}" in text
+    assert module._three(result["lanes"]["fp32"]["stages"]["infer"]) in text
+
+
+def test_times_are_printed_with_the_digits_that_count() -> None:
+    assert module._three({"p50": 0.123, "p95": 9.994, "p99": 12.34}) == "0.12 / 9.99 / 12.3"
+
+
+def test_a_busy_machine_is_named(
+    both: Bundle, pictures: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for load, warned in ((0.1, False), (64.0 * 1024, True)):
+        monkeypatch.setattr(module.os, "getloadavg", lambda load=load: (load, load, load))
+        assert bench(both, pictures, frames=10)["machine"]["load"] == load
+        assert ("the machine is busy" in capsys.readouterr().err) is warned
 
 
 def text_of(result: dict[str, object]) -> str:
