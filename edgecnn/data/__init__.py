@@ -1,10 +1,96 @@
 """Pictures with truth: readers of real data sets, the road simulator, and calibration lists.
 
-Importing this package costs nothing but numpy; every reader is imported when it is asked for.
+Importing this package costs little more than numpy; every reader is imported when it is asked for.
 """
 
 from __future__ import annotations
 
-from edgecnn.data.classes import CLASSES
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-__all__ = ["CLASSES"]
+from edgecnn.data.classes import CLASSES, class_map
+from edgecnn.data.sample import Dataset, Sample
+from edgecnn.errors import InputError
+
+if TYPE_CHECKING:
+    from edgecnn.recipe import DataSection
+
+__all__ = ["CLASSES", "Dataset", "Sample", "class_map", "open_dataset"]
+
+
+def open_dataset(section: DataSection, *, raw: bool = False, classes: Mapping[str, int] | None = None) -> Dataset:
+    """At most `section.pictures` samples of what a recipe's data section names: the first ones, or spread over all
+    where the files are sorted by class.
+
+    Labels are those of CLASSES; the files' own if `raw`; or `classes`, name in the file → label, what it lacks being
+    left out. Raises InputError where the path is missing or does not hold that kind.
+    """
+    path = section.path or Path()
+    data: Dataset
+    match section.kind:
+        case "sim":
+            from edgecnn.data.sim import SimStills
+
+            return SimStills(section.seed, section.pictures)
+        case "sim_drive":
+            from edgecnn.data.sim import SimDrives
+
+            return SimDrives(section.seed, section.pictures, section.drives)
+        case "sim_crops":
+            from edgecnn.data.sim import SimCrops
+
+            return SimCrops(section.seed, section.pictures)
+        case "coco":
+            from edgecnn.data.coco import Coco
+
+            data = Coco(path, raw=raw, classes=classes)
+        case "kitti":
+            from edgecnn.data.kitti import Kitti
+
+            data = Kitti(path, raw=raw, classes=classes)
+        case "voc":
+            from edgecnn.data.voc import Voc
+
+            data = Voc(path, raw=raw, classes=classes)
+        case "mot":
+            from edgecnn.data.mot import Mot
+
+            data = Mot(path)
+        case "folder":
+            from edgecnn.data.folder import Folder
+
+            data = Folder(path)
+        case "classes":
+            from edgecnn.data.folder import Sorted
+
+            data = Sorted(path)
+        case "mnist":
+            from edgecnn.data.digits import Digits
+
+            data = Digits(path)
+        case _:
+            raise InputError(f"unknown kind of data {section.kind!r}", wanted="one that recipe.DataSection lists")
+    if len(data) <= section.pictures:
+        return data
+    spread = section.kind in ("classes", "mnist")  # these are sorted by class
+    return _Part(data, tuple(i * len(data) // section.pictures if spread else i for i in range(section.pictures)))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some samples of a data set."""
+
+    data: Dataset
+    rows: tuple[int, ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data.classes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Sample:
+        return self.data[self.rows[i]]
