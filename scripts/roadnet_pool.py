@@ -16,12 +16,11 @@ import av
 import cv2
 import numpy as np
 import torch
+from roadnet_teacher import COCO_ROWS
 
 from edgecnn.scene import Detections, Letterbox
 from edgecnn.vision import iou_matrix, nms
 from edgecnn.zoo.loss import Grid
-
-from roadnet_teacher import COCO_ROWS
 
 HEIGHT, WIDTH = 256, 416
 CAR, TRUCK_BUS, TWO_WHEELER, PERSON = range(4)

@@ -1,4 +1,4 @@
-"""Write simulator pictures into packs for train_roadnet.py: `python scripts/roadnet_sim.py --out FOLDER --pictures 4000`."""
+"""Write simulator pictures into packs for train_roadnet.py: `roadnet_sim.py --out FOLDER --pictures 4000`."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python scripts/train_roadnet.py --data ../shared/data --minutes 90 --out out/roadnet
 
-1. RoadNet starts as YOLOX-Nano (same topology), SiLU fades into ReLU over the first steps.
+1. RoadNet starts as YOLOX-Nano (same topology); ReLU takes the place of SiLU, its surplus corrected layer by layer.
 2. Each batch: 10 real pictures (four-picture mosaics half of the time) and 6 of the road simulator.
 3. Losses: SimOTA detection losses on all; on the real ones also the distance to the teacher's neck features, so that
    what COCO taught is not forgotten on a few hundred pictures.
@@ -22,30 +22,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
-
-from edgecnn.bundle import atomic
-from edgecnn.zoo.loss import Grid, Target, detection_loss
 from roadnet_pool import HEIGHT, WIDTH, Picture, compose, load_real, make
-from roadnet_teacher import student, swap, teacher, with_batchnorm
+from roadnet_teacher import match_statistics, student, swap, teacher, with_batchnorm
+from torch import nn
+
+from edgecnn import zoo
+from edgecnn.bundle import atomic
+from edgecnn.recipe import ModelSection
+from edgecnn.zoo.loss import Grid, Target, detection_loss
 
 REAL, SIM = 10, 6  # pictures of a batch
 SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
-FADE = 400  # steps from SiLU to ReLU
-LR, WARMUP, DECAY, CLIP = 8e-4, 100, 1e-4, 5.0
+MATCHED = 32  # pictures on which ReLU is fitted in place of SiLU
+LR, WARMUP, DECAY, CLIP = 5e-4, 100, 1e-4, 5.0
 EMA = 0.998
-
-
-class Fading(nn.Module):
-    """(1 - t)·SiLU + t·ReLU."""
-
-    share = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        if Fading.share >= 1:
-            return torch.relu(x)
-        return (1 - Fading.share) * nn.functional.silu(x) + Fading.share * torch.relu(x)
+MIMIC = 2.0
 
 
 def simulator_pool(folder: Path, have: list[Picture], seen: set[str]) -> None:
@@ -96,9 +87,20 @@ def main() -> None:
 
     guide = teacher(args.data / "weights/yolox_nano_coco80_416.onnx").to(memory_format=torch.channels_last)
     net = student(guide)
-    swap(net, nn.SiLU, Fading)
-    net = net.to(memory_format=torch.channels_last).train()
+    swap(net, nn.SiLU, nn.ReLU, inplace=True)
     average = student(guide)
+    swap(average, nn.SiLU, nn.ReLU)
+    cache = args.out / "pools.pkl"  # our own file, written two lines below
+    if not cache.exists():
+        with atomic(cache) as temporary:
+            temporary.write_bytes(pickle.dumps(load_real(args.data, guide)))
+    pools = pickle.loads(cache.read_bytes())
+    rng = np.random.default_rng(0)
+    some = [pools[name][int(rng.integers(len(pools[name])))] for name in list(pools) * (MATCHED // len(pools))]
+    x = torch.from_numpy(np.stack([compose([p], rng)[0] for p in some])).permute(0, 3, 1, 2).float() - 128
+    match_statistics(net, student(guide), x)
+    average.load_state_dict(net.state_dict())
+    net = net.to(memory_format=torch.channels_last).train()
     weights = [p for p in net.parameters() if p.ndim > 1]
     biases = [p for p in net.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -113,18 +115,12 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         done, step = state["minutes"], state["step"]
 
-    cache = args.out / "pools.pkl"  # our own file, written two lines below
-    if not cache.exists():
-        with atomic(cache) as temporary:
-            temporary.write_bytes(pickle.dumps(load_real(args.data, guide)))
-    pools = pickle.loads(cache.read_bytes())
     feed: queue.Queue = queue.Queue(4)
     threading.Thread(target=batches, args=(pools, args.sim, step, feed), daemon=True).start()
 
     grid = Grid.of(HEIGHT, WIDTH, (8, 16, 32))
     start, sums = time.monotonic(), {}
     while (minutes := done + (time.monotonic() - start) / 60) < args.minutes:
-        Fading.share = min(1.0, step / FADE)
         x, targets = feed.get()
         rate = LR * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * minutes / args.minutes)))
         for group in optimizer.param_groups:
@@ -133,7 +129,7 @@ def main() -> None:
         losses = detection_loss(*net.logits(features), targets, grid)
         with torch.no_grad():
             wanted = guide.features(x[:REAL])
-        losses["mimic"] = sum(
+        losses["mimic"] = MIMIC * sum(
             nn.functional.mse_loss(f[:REAL], w) / w.var() for f, w in zip(features, wanted, strict=True)
         )
         loss = sum(losses.values())
@@ -169,10 +165,8 @@ def save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.
             },
             temporary,
         )
-    swapped = average
-    with atomic(path.parent / "roadnet.safetensors") as temporary:
-        state = {k: v.contiguous() for k, v in with_batchnorm(swapped).state_dict().items()}
-        save_file(state, temporary)
+    spec = zoo.spec_for(ModelSection(arch="roadnet"))
+    zoo.save_weights(path.parent / "roadnet.safetensors", with_batchnorm(average), spec)
 
 
 if __name__ == "__main__":
