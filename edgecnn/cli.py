@@ -249,11 +249,11 @@ def doctor(as_json: Json = False) -> None:
 @app.command()
 def zoo(as_json: Json = False) -> None:
     """List the models, parameters and MACs."""
-    from edgecnn.zoo import table
+    from edgecnn.zoo.table import table
 
     rows = table()
-    head = tuple(rows[0])
-    _print(as_json, (rows, _columns([head, *(tuple(str(row[key]) for key in head) for row in rows)])))
+    lines = [[f"{cell:,}" if isinstance(cell, int) else cell for cell in row.values()] for row in rows]
+    _print(as_json, (rows, _columns([list(rows[0]), *lines])))
 
 
 @app.command()
