@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -122,6 +123,8 @@ class _Lint:
         elif zero is not None and zero.dtype == np.int8 and np.any(zero):
             yield Finding("zero", _label(node), f"zero point {zero.ravel()[zero.ravel() != 0][0]}; TensorRT wants 0")
         scale = self.value(node.input[1])
+        if scale is not None and not (np.isfinite(scale).all() and (scale > 0).all()):
+            yield Finding("scale", _label(node), "a scale is not a positive number")
         if scale is not None and scale.size > 1 and not constant:
             yield Finding(
                 "axis", _label(node), f"an activation with {scale.size} scales; its convolution would run in float"
@@ -172,7 +175,7 @@ class _Lint:
         node = self.producer.get(tensor)
         return node.input[0] if node is not None and node.op_type == "QuantizeLinear" else tensor
 
-    def value(self, name: str) -> NDArray[np.generic] | None:
+    def value(self, name: str) -> NDArray[Any] | None:
         tensor = self.constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 

@@ -20,6 +20,7 @@ from edgecnn.scene import F32
 
 Method = Literal["percentile", "entropy", "max"]
 QUANTISED = 128  # magnitudes that int8 tells apart
+TINY = 1e-20  # a tensor that never exceeds this is dead
 
 
 class Histogram:
@@ -39,8 +40,8 @@ class Histogram:
         top = float(size.max(initial=0.0))
         if not np.isfinite(top):
             raise ValueError("not finite")
-        if top == 0.0 and self.reach == 0.0:
-            self.counts[0] += size.size  # zero lies in the first bin whatever the reach will be
+        if top < TINY and self.reach == 0.0:
+            self.counts[0] += size.size  # it lies in the first bin whatever the reach will be
             return
         self.max = max(self.max, top)
         self.reach = self.reach or top

@@ -1,0 +1,340 @@
+"""Ranges, placement, both INT8 forms, bias correction, and the stage; onnxruntime and numpy are the oracles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from tiny_onnx import SHAPE, Sketch, feeds, tiny
+
+from edgecnn.build.lint import check_model
+from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
+from edgecnn.errors import InputError, ModelError, RecipeError
+from edgecnn.quantize import run_stage, stage
+from edgecnn.quantize import settings as stage_settings
+from edgecnn.quantize.correct import corrected, measure
+from edgecnn.quantize.cpu import cpu_form, pack, to_unsigned
+from edgecnn.quantize.graph import load, prepare
+from edgecnn.quantize.insert import Plan, insert, plan, scales, weight_scales
+from edgecnn.quantize.ranges import Histogram, amax, collect, tapped
+from edgecnn.recipe import QuantizeSection, Recipe
+
+
+def answers(model: ModelProto, x: np.ndarray, *, optimise: bool = False) -> list[np.ndarray]:
+    session = tapped(model, (), optimise=optimise)
+    return session.run(None, {session.get_inputs()[0].name: x})
+
+
+def calibrated(model: ModelProto, chosen: Plan, pictures: list[np.ndarray]) -> dict[str, float]:
+    return {k: amax(h, "max") for k, h in collect(model, chosen.tensors, pictures, 2048).items()}
+
+
+# ---- ranges
+
+
+def test_histogram_grows_without_losing_counts() -> None:
+    h = Histogram(2048)
+    h.add(np.zeros(5, np.float32))  # before the reach is known
+    h.add(np.array([0.5, -1.0], np.float32))
+    h.add(np.array([-7.0], np.float32))
+    assert (h.max, h.reach, h.counts.sum()) == (7.0, 8.0, 8)
+    assert np.flatnonzero(h.counts).tolist() == [0, 256, 511, 3584]  # 4096 bins of 1/512
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3, width=32), min_size=50, max_size=200), st.integers(1, 20))
+def test_order_and_pieces_do_not_matter(values: list[float], pieces: int) -> None:
+    x = np.array(values, np.float32)
+    h = Histogram(2048)
+    for part in np.array_split(np.sort(np.abs(x)), pieces):
+        h.add(part)
+    assert h.counts.sum() == len(x)
+    assert amax(h, "max") == (np.abs(x).max() if np.abs(x).max() > 1e-20 else 0)
+
+
+def test_percentile_agrees_with_numpy() -> None:
+    x = np.random.default_rng(0).laplace(size=200_000).astype(np.float32)
+    h = Histogram(4096)
+    for part in np.array_split(x, 7):
+        h.add(part)
+    assert len(np.flatnonzero(h.counts)) > 1500
+    for percentile in (90, 99, 99.9, 99.99):
+        assert amax(h, "percentile", percentile) == pytest.approx(np.percentile(np.abs(x), percentile), abs=2 * h.width)
+    assert amax(h, "percentile", 100) == amax(h, "max") == np.abs(x).max()
+
+
+def test_entropy_clips_a_lone_outlier_and_keeps_an_even_spread() -> None:
+    random = np.random.default_rng(0)
+    outlier, even = Histogram(2048), Histogram(2048)
+    outlier.add(np.append(random.normal(size=100_000), 100).astype(np.float32))
+    even.add(random.uniform(-1, 1, 100_000).astype(np.float32))
+    assert 2 < amax(outlier, "entropy") < 15
+    assert amax(even, "entropy") > 0.95
+
+
+def test_dead_and_broken_tensors() -> None:
+    dead = Histogram(2048)
+    dead.add(np.zeros(10, np.float32))
+    assert [amax(dead, m) for m in ("max", "percentile", "entropy")] == [0, 0, 0]
+    model = prepare(tiny())
+    with pytest.raises(InputError, match="calibration list is empty"):
+        collect(model, ["x"], [], 2048)
+    with pytest.raises(ModelError, match="x becomes inf or nan on calibration picture 1"):
+        collect(model, ["x"], [np.full(SHAPE, np.nan, np.float32)], 2048)
+
+
+# ---- preparation
+
+
+def test_prepare_keeps_the_answers() -> None:
+    s = Sketch(1)
+    conv = s.conv("x", "conv", 8, 3)
+    norm = [s.constant(f"bn{i}", s.random.uniform(0.5, 2, 8).astype(np.float32)) for i in range(4)]
+    s.node("BatchNormalization", [conv, *norm], "bn")
+    s.node("Identity", ["bn"], "same")
+    gap = s.node("GlobalAveragePool", [s.relu("same")], "gap")
+    shape = helper.make_tensor("v", TensorProto.INT64, [2], [1, 8])
+    s.nodes.append(helper.make_node("Constant", [], ["shape"], value=shape))
+    flat = s.node("Reshape", [gap, "shape"], "flat")
+    half = s.node("Mul", [s.weight("w", 8, 5), s.constant("half", np.float32(0.5).reshape(()))], "w.half")
+    s.nodes.append(helper.make_node("Gemm", [flat, half, s.weight("b", 5)], ["y"]))
+    model = s.model({"y": [1, 5]}, opset=11)
+    ready = prepare(model)
+    assert [n.op_type for n in ready.graph.node] == ["Conv", "Relu", "GlobalAveragePool", "Reshape", "Gemm"]
+    assert ready.opset_import[0].version == 13 and all(n.name for n in ready.graph.node)
+    for x in feeds(2):
+        np.testing.assert_allclose(answers(ready, x)[0], answers(model, x)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello\n", tiny().SerializeToString()[:3000]])
+def test_load_refuses_what_is_no_network(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"net\.onnx"):
+        load(path)
+
+
+# ---- placement
+
+
+def test_placement_on_the_tiny_network() -> None:
+    chosen = plan(prepare(tiny()))
+    assert chosen.kernels == ("stem", "depthwise", "pointwise", "left", "mix", "fc")
+    assert chosen.points == {
+        "x": [("stem", 0)],
+        "stem.relu": [("depthwise", 0), ("add", 1)],  # the skip, not the convolution's output
+        "depthwise.relu": [("pointwise", 0)],
+        "add.relu": [("left", 0), ("pool", 0)],
+        "left.relu": [("cat", 0)],
+        "pool": [("cat", 1)],
+        "cat": [("mix", 0)],
+        "mix.relu": [("gap", 0)],
+        "gap": [("flat", 0)],
+        "flat": [("fc", 0)],
+    }
+    assert chosen.cpu_points == {"pointwise": [("add", 0)]}
+    assert set(chosen.ties) == {("left.relu", "pool", "cat"), ("add.relu", "pool"), ("gap", "flat")}
+
+
+def detector() -> ModelProto:
+    """Focus slices, SiLU, and a tail in which boxes and scores are concatenated."""
+    s = Sketch(2)
+    parts = []
+    for i in range(2):
+        names = [
+            s.constant(f"{k}{i}", np.array([v], np.int64)) for k, v in zip("bcde", (i, 2**31 - 1, 3, 2), strict=True)
+        ]
+        parts.append(s.node("Slice", ["x", *names], f"slice{i}"))
+    body = s.conv(s.node("Concat", parts, "focus", axis=1), "body", 8, 6)
+    silu = s.node("Mul", [body, s.node("Sigmoid", [body], "gate")], "silu")
+    box, score = s.conv(silu, "box", 4, 8, kernel=1), s.node("Sigmoid", [s.conv(silu, "score", 2, 8, kernel=1)], "p")
+    far = s.node("Mul", [box, s.constant("far", np.float32(640).reshape(()))], "far.box")
+    s.node("Concat", [far, score], "y", axis=1)
+    return s.model({"y": [1, 6, 32, 24]})
+
+
+def test_tail_stays_float_and_focus_is_quantised_once() -> None:
+    chosen = plan(prepare(detector()))
+    assert chosen.points == {"focus": [("body", 0)], "silu": [("box", 0), ("score", 0)]}
+    assert chosen.cpu_points == {"body": [("gate", 0), ("silu", 0)], "gate": [("silu", 1)]}
+    result = stage.quantize(detector(), feeds(), QuantizeSection())
+    exact, rounded = answers(detector(), feeds(1)[0])[0], answers(result.tensorrt, feeds(1)[0])[0]
+    assert np.abs(exact[:, 4:] - rounded[:, 4:]).max() < 0.05  # scores survive beside boxes 640 times as large
+
+
+def test_keep_float() -> None:
+    model = prepare(tiny())
+    chosen = plan(model, ["left"])
+    assert chosen.floats == ("left",) and ("left", 0) not in chosen.points["add.relu"]
+    with pytest.raises(RecipeError, match="keep_float names 'lefft'"):
+        plan(model, ["lefft"])
+
+
+def test_scales_are_shared_only_where_ranges_allow() -> None:
+    chosen = plan(prepare(tiny()))
+    amaxes = dict.fromkeys(chosen.tensors, 1.0)
+    near = scales(chosen, {**amaxes, "left.relu": 3.0})
+    assert near["left.relu"] == near["cat"] == near["pool"] == near["add.relu"] == pytest.approx(3 / 127)
+    far = scales(chosen, {**amaxes, "left.relu": 100.0, "cat": 100.0})
+    assert far["left.relu"] == far["cat"] == pytest.approx(100 / 127) or far["pool"] == pytest.approx(1 / 127)
+    assert far["add.relu"] == far["pool"] == pytest.approx(1 / 127)
+
+
+def test_weight_scales_keep_biases_of_dead_channels_in_int32() -> None:
+    weight = np.array([[1.27], [0.0]], np.float32)
+    got = weight_scales(weight, np.array([5.0, 5.0], np.float32), x_scale=0.1)
+    assert got[0] == pytest.approx(0.01)
+    assert 5.0 / (0.1 * got[1]) <= 2**30
+
+
+# ---- the two forms
+
+
+@pytest.fixture(scope="module")
+def form() -> tuple[ModelProto, Plan, dict[str, float], ModelProto]:
+    model = prepare(tiny())
+    chosen = plan(model)
+    scale = scales(chosen, calibrated(model, chosen, feeds()))
+    return model, chosen, scale, insert(model, chosen.points, scale, chosen.kernels)
+
+
+Form = tuple[ModelProto, Plan, dict[str, float], ModelProto]
+
+
+def test_tensorrt_form_is_clean(form: Form) -> None:
+    s8 = form[3]
+    onnx.checker.check_model(s8, full_check=True)
+    assert check_model(s8) == []
+    zeros = {n.input[2] for n in s8.graph.node if n.op_type == "QuantizeLinear"}
+    types = {t.data_type for t in s8.graph.initializer if t.name in zeros}
+    assert types == {TensorProto.INT8}
+    assert "fc.weight_DQ" in {n.name for n in s8.graph.node}
+
+
+def test_zero_point_128_is_bit_exact(form: Form) -> None:
+    """The reference is the file as written, so graph optimisation is off on both sides."""
+    same = to_unsigned(form[3], relu_zero=False)
+    for x in feeds(4):
+        np.testing.assert_array_equal(answers(form[3], x)[0], answers(same, x)[0])
+
+
+def test_zero_point_0_differs_only_above_the_range(form: Form) -> None:
+    model, chosen, scale, _ = form
+    roomy = {name: 2 * value for name, value in scale.items()}  # nothing saturates
+    s8 = insert(model, chosen.points, roomy, chosen.kernels)
+    for x in feeds(4):
+        np.testing.assert_array_equal(answers(s8, x)[0], answers(to_unsigned(s8), x)[0])
+    tight = {name: value / 3 for name, value in scale.items()}
+    s8 = insert(model, chosen.points, tight, chosen.kernels)
+    assert not np.array_equal(answers(s8, x)[0], answers(to_unsigned(s8), x)[0])
+
+
+def test_packed_weights_and_biases(form: Form) -> None:
+    unsigned = to_unsigned(form[3])
+    packed = pack(unsigned)
+    onnx.checker.check_model(packed, full_check=True)
+    kinds = {t.name: t.data_type for t in packed.graph.initializer}
+    assert kinds["mix.weight"] == TensorProto.INT8 and kinds["mix.bias_int"] == TensorProto.INT32
+    for x in feeds(3):
+        np.testing.assert_allclose(answers(packed, x)[0], answers(unsigned, x)[0], atol=0.05)
+
+
+def test_onnxruntime_runs_the_cpu_form_in_integers(form: Form, tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(cpu_form(*form[:3]).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert nodes.count("QLinearConv") == 5 and "Conv" not in nodes and "QLinearAdd" in nodes
+
+
+# ---- rounding and its correction
+
+
+def test_correction_takes_out_the_mean_error() -> None:
+    s = Sketch(3)
+    s.relu(s.conv("x", "conv", 8, 3))
+    model = prepare(s.model({"conv.relu": [1, 8, 32, 48]}))
+    chosen = plan(model)
+    pictures = [np.abs(x) + 0.3 for x in feeds(8)]  # not centred, so rounded weights leave a mean error
+    scale = scales(chosen, {"x": 1.0})  # clips
+
+    def means(network: ModelProto) -> np.ndarray:
+        session = tapped(network, ["conv"])
+        return np.mean([session.run(["conv"], {"x": x})[0] for x in pictures], axis=(0, 1, 3, 4))
+
+    def rounded(network: ModelProto) -> np.ndarray:
+        return means(insert(network, chosen.points, scale, chosen.kernels))
+
+    error = measure(model, chosen, scale, pictures)
+    assert np.abs(rounded(model) - means(model)).max() > 0.01
+    np.testing.assert_allclose(rounded(model) + error["conv"].mean, means(model), atol=1e-4)
+    np.testing.assert_allclose(rounded(corrected(model, error)), means(model), atol=1e-4)
+
+
+def test_a_kernel_that_rounding_ruins_stays_float() -> None:
+    """One channel 1000 times as loud as the others leaves them a single level; a depthwise kernel needs them all."""
+    s = Sketch(4)
+    loud = s.constant("gain", np.array([1000] + [1] * 7, np.float32).reshape(1, 8, 1, 1))
+    wide = s.relu(s.node("Mul", [s.conv("x", "first", 8, 3), loud], "loud"))
+    s.conv(wide, "depth", 8, 8, groups=8)
+    quiet = numpy_helper.to_array(next(t for t in s.weights if t.name == "depth.w")).copy()
+    quiet[0] = 1e-4  # the loud channel hardly counts in the output
+    next(t for t in s.weights if t.name == "depth.w").CopyFrom(numpy_helper.from_array(quiet, "depth.w"))
+    result = stage.quantize(s.model({"depth": [1, 8, 32, 48]}), feeds(), QuantizeSection())
+    assert result.weak == ("depth",) and result.plan.kernels == ("first",)
+    assert result.rounding["depth"].sqnr_db < 20 < result.rounding["first"].sqnr_db
+
+
+@pytest.mark.parametrize("method", ["percentile", "entropy", "max"])
+def test_answers_stay_close(method: str) -> None:
+    result = stage.quantize(tiny(), feeds(), QuantizeSection(ranges=method))
+    for file in (result.tensorrt, result.cpu):
+        assert stage.sqnr(tiny(), file, feeds(4), optimise=False)["fc"] > 20
+
+
+# ---- the stage
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Bundle, Recipe]:
+    spec = ModelSpec("onnx", "classify", tuple("0123456789"), TensorSpec("x", SHAPE), mean=(128,) * 3, std=(60,) * 3)
+    onnx.save(tiny(), tmp_path / "model.onnx")
+    bundle = Bundle(tmp_path, "tiny").with_stage(
+        "export", settings={}, version=1, files={"fp32": "model.onnx"}, facts={}, tools={}, model=spec
+    )
+    random = np.random.default_rng(0)
+    pictures = [random.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(20)]
+    monkeypatch.setattr(stage, "pictures", lambda section: iter(pictures))
+    recipe = Recipe.model_validate({"name": "tiny", "model": {"arch": "lenet5"}})
+    return bundle, recipe
+
+
+def test_stage_writes_files_and_facts(made: tuple[Bundle, Recipe]) -> None:
+    bundle = run_stage(*made)
+    facts = bundle.stages["quantize"].facts
+    assert (facts["int8_kernels"], facts["kernels"], facts["pictures"]) == (6, 6, 20)
+    assert facts["bytes"]["int8_cpu"] == bundle.file("int8_cpu").stat().st_size < bundle.file("fp32").stat().st_size
+    assert facts["sqnr_db"]["fc"] > 20 and facts["sqnr_cpu_db"]["fc"] > 20
+    ranges = json.loads(bundle.file("ranges").read_text())
+    assert ranges["amax"]["x"] == pytest.approx(128 / 60, rel=0.1)  # resizing averages the extremes
+    first = bundle.file("int8").read_bytes()
+    assert run_stage(*made).file("int8").read_bytes() == first
+
+
+def test_settings_follow_the_calibration_list(tmp_path: Path) -> None:
+    listed = tmp_path / "list.json"
+    listed.write_text("[]")
+    recipe = {"name": "t", "model": {"arch": "lenet5"}, "quantize": {"calibration": listed}}
+    before = stage_settings(Recipe.model_validate(recipe))
+    listed.write_text("[1]")
+    assert stage_settings(Recipe.model_validate(recipe)) != before
+    assert "data" not in before and str(tmp_path) not in json.dumps(before)
