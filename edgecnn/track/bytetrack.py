@@ -49,6 +49,7 @@ class _State:
     hits: I64  # (N,) matched detections
     missed: I64  # (N,) frames since matched
     lost: Bool  # (N,) the last detector frame did not see it
+    raw: F32  # (N, 4) the last matched detection, px
 
     def __getitem__(self, rows: NDArray[np.generic]) -> _State:
         return _State(**{name: column[rows] for name, column in vars(self).items()})
@@ -72,7 +73,9 @@ class ByteTrack:
         none, empty = np.zeros(0), Detections.empty()
         self._motion = Motion.born(empty.xyxy, self.settings.noise)
         integers = none.astype(np.int64)
-        self._state = _State(integers, integers, none, none, none, none, integers, integers, none.astype(bool))
+        self._state = _State(
+            integers, integers, none, none, none, none, integers, integers, none.astype(bool), empty.xyxy
+        )
         self._shown: Index = integers  # rows that the last call returned
         self._t_ns: int | None = None
         self._now = 0.0  # s since the first frame
@@ -102,6 +105,15 @@ class ByteTrack:
             self._motion.update(self._shown[ok], xyxy[ok], self.settings.noise, FLOW_NOISE)
         self._drop_outside(frame_size)
         return self._tracks()
+
+    @property
+    def measured(self) -> F32:
+        """(N, 4) px: the rows of the Tracks last returned as the detector saw them, unfiltered; nan where it did not.
+
+        For whoever fits its own motion (edgecnn.adas): filtered boxes lag, and their errors are not independent.
+        """
+        state = self._state
+        return np.where((state.missed == 0)[:, None], state.raw, np.float32(np.nan))[self._shown]
 
     def _advance(self, t_ns: int) -> None:
         elapsed_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) / 1e9
@@ -159,6 +171,7 @@ class ByteTrack:
         state.seen[rows] = self._now
         state.hits[rows] += 1
         state.missed[rows] = 0
+        state.raw[rows] = found.xyxy
 
     def _give_birth(self, found: Detections) -> None:
         n = len(found)
@@ -169,7 +182,7 @@ class ByteTrack:
         now, hits = np.full(n, self._now), np.full(n, 1 if self._started else self.settings.min_hits)
         score = found.score.astype(np.float64)
         none = np.zeros(n, np.int64)
-        new = _State(ids, found.label, score, score, now, now.copy(), hits, none, none.astype(bool))
+        new = _State(ids, found.label, score, score, now, now.copy(), hits, none, none.astype(bool), found.xyxy)
         self._state = self._state.joined(new)
         self._motion = self._motion.joined(Motion.born(found.xyxy, self.settings.noise))
 

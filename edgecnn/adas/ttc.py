@@ -1,0 +1,160 @@
+"""Time to collision of every track from how fast it grows, braking included, without distance or speed.
+
+The inverse of an object's size in the picture is proportional to its distance Z, so over a short window
+y(t) = size(0) / size(t) = c0 + c1 t + c2 t² holds exactly for a constant relative acceleration, with t = 0 now.
+Contact is the first t > 0 with y(t) = 0. In terms of T_m = -c0 / c1 (the time to contact at constant closing speed) and
+C = dT_m/dt + 1 = 2 c0 c2 / c1² that is T = T_m (1 - sqrt(1 - 2C)) / C: Dagan, Mano, Stein and Shashua, "Forward
+Collision Warning with a Single Camera", IEEE IV 2004.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.adas.memory import ById
+from edgecnn.scene import F32, I64, Bool
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TtcSettings:
+    window_s: float = 1.2  # of measurements that the fit looks at
+    capacity: int = 64  # measurements kept a track
+    least: int = 5  # measurements before there is an estimate ...
+    least_s: float = 0.3  # ... and the time that they span
+    noise_px: float = 0.7  # expected deviation of a side of a detected box; the residuals correct it
+    noise_weight: float = 5.0  # ... and count as much as this many residuals
+    acceleration: float = 3.0  # expected deviation of the relative acceleration, m/s² ...
+    size_m: float = 1.6  # ... of an object of this size sqrt(wh): together they bound c2
+    border_px: float = 2.0  # a box this close to the picture's edge is cut off by it
+
+
+@dataclass(frozen=True)
+class Contact:
+    """The fit of N tracks, and what follows from it; rows not `known` are too young."""
+
+    c: F64  # (N, 3) c0, c1, c2; c0 is about 1
+    covariance: F64  # (N, 3, 3)
+    known: Bool  # (N,)
+
+    @property
+    def ttc_s(self) -> F64:
+        """(N,) inf = not closing in, or not known yet."""
+        return np.where(self.known, contact_time(*self.c.T), np.inf)
+
+    @property
+    def sigma_s(self) -> F64:
+        """(N,) standard deviation of `ttc_s`, by the implicit function theorem on y(T) = 0; inf where that is inf."""
+        ttc = self.ttc_s
+        finite = np.isfinite(ttc)
+        t = np.where(finite, ttc, 0.0)
+        slope = np.abs(self.c[:, 1] + 2 * self.c[:, 2] * t)
+        return np.where(finite, self._deviation(t) / np.maximum(slope, 1e-9), np.inf)
+
+    @property
+    def growth(self) -> F64:
+        """(N,) d ln(size) / dt now, 1/s; nan = not known yet."""
+        return np.where(self.known, -self.c[:, 1] / self.c[:, 0], np.nan)
+
+    def surely_within(self, seconds: float) -> F64:
+        """(N,) by how many standard deviations y is below 0 after `seconds`: how sure contact is by then.
+
+        y(t) is linear in the fit, so its error is Gaussian; that of the time to collision, a quotient, is not.
+        """
+        t = np.full(len(self.c), seconds)
+        y = self.c @ np.array([1.0, seconds, seconds * seconds])
+        return np.where(self.known, -y / np.maximum(self._deviation(t), 1e-9), -np.inf)
+
+    def _deviation(self, t: F64) -> F64:
+        """(N,) of y(t)."""
+        basis = np.stack([np.ones_like(t), t, t * t], axis=1)
+        return np.sqrt(np.einsum("ni,nij,nj->n", basis, self.covariance, basis))
+
+
+def contact_time(c0: F64, c1: F64, c2: F64) -> F64:
+    """First t > 0 with c0 + c1 t + c2 t² = 0, for c0 > 0; inf where there is none.
+
+    The form 2 c0 / (-c1 + sqrt(c1² - 4 c0 c2)) is T_m (1 - sqrt(1 - 2C)) / C without its 0 / 0 at C = 0.
+    """
+    root = c1 * c1 - 4 * c0 * c2
+    below = -c1 + np.sqrt(np.maximum(root, 0))
+    return np.divide(2 * c0, below, out=np.full_like(c0, np.inf), where=(root >= 0) & (below > 1e-9))
+
+
+class TimeToCollision:
+    """Estimates for the tracks of one camera, from the boxes of the frames in which each was detected."""
+
+    def __init__(self, settings: TtcSettings, frame_size: tuple[int, int], focal_px: float) -> None:
+        """`frame_size` is (width, height) in px; `focal_px` need only be about right."""
+        self.settings = settings
+        self._focal_px = focal_px
+        self._width, self._height = frame_size
+        self.reset()
+
+    def reset(self) -> None:
+        none = np.full(self.settings.capacity, np.nan)
+        self._memory = ById(time=none, log_size=none, sigma=none, log_side=np.zeros(2), whole=np.zeros(2, bool))
+
+    def step(self, ids: I64, measured: F32, now_s: float) -> Contact:
+        """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now."""
+        seen = ~np.isnan(measured).any(axis=1)
+        self._record(ids[seen], measured[seen].astype(np.float64), now_s)
+        rows = self._memory.rows(ids)
+        contact = self._fit(self._memory["time"][rows] - now_s, rows)
+        age = now_s - self._memory["time"][:, -1]
+        self._memory.keep(age <= self.settings.window_s)
+        return contact
+
+    def _record(self, ids: I64, boxes: F64, now_s: float) -> None:
+        """One more size a track. A side cut off by the picture's edge says nothing: then the other counts alone."""
+        memory, edge = self._memory, self.settings.border_px
+        side = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
+        limit = np.array([self._width, self._height]) - edge
+        whole = (boxes[:, :2] > edge) & (boxes[:, 2:] < limit)  # (N, 2) width, height
+        rows = memory.rows(ids)
+        first = np.isnan(memory["time"][rows, -1])
+        log_side = np.log(side)
+        usable = whole & (memory["whole"][rows] | first[:, None])
+        count = usable.sum(axis=1)
+        change = np.where(usable, log_side - np.where(first[:, None], 0, memory["log_side"][rows]), 0)
+        before = np.where(first, 0, memory["log_size"][rows, -1])
+        log_size = before + change.sum(axis=1) / np.maximum(count, 1)
+        sigma = np.sqrt((usable / side**2).sum(axis=1)) * self.settings.noise_px / np.maximum(count, 1)
+        memory["log_side"][rows], memory["whole"][rows] = log_side, whole
+        good = count > 0  # no side to measure: the next increment starts from here, and nothing is recorded
+        for name, values in (("time", np.full(len(rows), now_s)), ("log_size", log_size), ("sigma", sigma)):
+            column = memory[name]
+            column[rows[good], :-1] = column[rows[good], 1:]
+            column[rows[good], -1] = values[good]
+
+    def _fit(self, time: F64, rows: I64) -> Contact:
+        """Weighted least squares of the quadratic, with a prior on c2; then once more with outliers weakened."""
+        s, n = self.settings, len(rows)
+        used = time >= -s.window_s
+        t = np.where(used, time, 0.0)
+        log_size = np.where(used, self._memory["log_size"][rows], 0.0)
+        y = np.exp(log_size[:, -1:] - log_size)
+        weight = np.where(used, 1 / np.square(y * np.where(used, self._memory["sigma"][rows], 1.0)), 0.0)
+        basis = np.stack([np.ones_like(t), t, t * t], axis=-1)  # (N, K, 3)
+        # c2 = a / 2Z, and Z = focal length × size in metres / size in px.
+        size_px = np.exp(0.5 * self._memory["log_side"][rows].sum(axis=1))
+        likely = s.acceleration * size_px / (2 * self._focal_px * s.size_m)
+        prior = np.zeros((n, 3, 3))
+        prior[:, [0, 1, 2], [0, 1, 2]] = np.stack([np.full(n, 1e-6), np.full(n, 1e-6), likely**-2], axis=1)
+        freedom = np.maximum(used.sum(axis=1) - 2, 0)
+        spread = np.ones(n)
+        for _ in range(2):
+            weighted = basis * (weight / spread[:, None])[..., None]
+            covariance = np.linalg.inv(np.swapaxes(weighted, 1, 2) @ basis + prior)
+            c = (covariance @ (weighted * y[..., None]).sum(axis=1)[..., None])[..., 0]
+            pull = np.abs(y - (basis @ c[..., None])[..., 0]) * np.sqrt(weight)
+            spread = ((pull * pull).sum(axis=1) + s.noise_weight) / (freedom + s.noise_weight)
+            weight = weight / np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])  # Huber's weights
+        c[:, 0] = np.maximum(c[:, 0], 1e-3)
+        oldest = np.min(t, axis=1, initial=0.0)
+        known = (used.sum(axis=1) >= s.least) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
+        return Contact(c, covariance, known)
