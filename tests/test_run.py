@@ -25,9 +25,9 @@ from edgecnn.backends.replay import Recorder, Replay
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.doctor import Check, doctor, int8_gain
 from edgecnn.errors import InputError, ModelError
-from edgecnn.run import Pipeline, RunSettings, Source, loop, open_source, run
+from edgecnn.run import Pipeline, RunSettings, Source, open_source, run
 from edgecnn.run.draw import Painter, corridor
-from edgecnn.run.loop import reduced
+from edgecnn.run.loop import loop, reduced
 from edgecnn.run.sinks import EventSink, VideoSink
 from edgecnn.run.sources import VideoReader, redact
 from edgecnn.run.timing import Laps, StageTimes

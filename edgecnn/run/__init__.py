@@ -1,7 +1,7 @@
 """The board's side: frames from a source, through detector, tracker and scene analysis, into sinks."""
 
-from edgecnn.run.loop import FrameResult, Pipeline, RunSettings, loop
+from edgecnn.run.loop import FrameResult, Pipeline, RunSettings
 from edgecnn.run.runner import RunSummary, run
 from edgecnn.run.sources import Source, open_source
 
-__all__ = ["FrameResult", "Pipeline", "RunSettings", "RunSummary", "Source", "loop", "open_source", "run"]
+__all__ = ["FrameResult", "Pipeline", "RunSettings", "RunSummary", "Source", "open_source", "run"]
