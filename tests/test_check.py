@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 import pytest
-from tiny_detector import HEIGHT, WIDTH, lamp_box, lamp_picture, make_bundle
+from tiny_detector import HEIGHT, MODEL, WIDTH, lamp_box, lamp_picture, make_bundle
 
 from edgecnn.bundle import Bundle
 from edgecnn.check import CheckReport, accuracy, check, judge
@@ -133,7 +134,7 @@ def test_the_data_sets_own_classes_where_the_network_knows_them() -> None:
 def test_a_coco_network_on_the_road() -> None:
     words = Vocabulary.of(COCO, ROAD)
     assert words.classes == ROAD
-    assert words.of_model.tolist() == [3, 2, 0, 2, -1, 1, -1, 1] and words.of_data.tolist() == [0, 1, 2, 3]
+    assert words.of_model.tolist() == [3, 2, 0, 2, -1, 1, 1, 1] and words.of_data.tolist() == [0, 1, 2, 3]
     assert words.groups() == {"vehicle": (0, 1)}
     found = words.found(Detections(np.zeros((3, 4), np.float32), np.ones(3, np.float32), np.array([7, 4, 0])))
     assert found.label.tolist() == [1, 3]  # a truck, no aeroplane, a person
@@ -208,6 +209,53 @@ def test_tracking_goes_through_the_loop(bundle: Bundle, monkeypatch: pytest.Monk
     done = check(bundle, section(data={"kind": "sim_drive"}, gates={"HOTA": 0.9, "MOTA": 0.9, "IDF1": 0.9}))
     assert done.ok and done.samples == 12
     assert done.figures["int8"]["switches"] == 0 and done.figures["int8"]["AP50"] == pytest.approx(1)
+
+
+def mot_folder(folder: Path, frames: int) -> Path:
+    """A person that walks 4 px a frame, and a place to be ignored."""
+    (folder / "img1").mkdir(parents=True)
+    (folder / "gt").mkdir()
+    info = f"[Sequence]\nname=walk\nframeRate=10\nseqLength={frames}\nimWidth=64\nimHeight=48\n"
+    (folder / "seqinfo.ini").write_text(info, "utf-8")
+    rows = [f"{i + 1},7,{4 * i + 1},10,8,20,1,-1,-1,-1\n{i + 1},8,40,1,9,9,0,-1,-1,-1" for i in range(frames)]
+    (folder / "gt" / "gt.txt").write_text("\n".join(rows), "utf-8")
+    for i in range(frames):
+        cv2.imwrite(str(folder / "img1" / f"{i + 1:06d}.jpg"), np.full((48, 64, 3), 10 * i, np.uint8))
+    return folder
+
+
+def test_mot_sequences_one_or_many(tmp_path: Path) -> None:
+    mot_folder(tmp_path / "b", 5)
+    mot_folder(tmp_path / "a", 2)
+    one = list(accuracy.open_clips(DataSection(kind="mot", path=tmp_path / "b", pictures=3)))
+    assert [(clip.length, clip.fps, clip.classes) for clip in one] == [(3, 10.0, ("person",))]
+    frames = list(one[0].frames)
+    assert [f.t_ns for f, _ in frames] == [0, 100_000_000, 200_000_000]
+    assert [round(float(f.bgr.mean())) for f, _ in frames] == [0, 10, 20]
+    assert all(t.label.tolist() == [0, 0] and t.ignore.tolist() == [False, True] for _, t in frames)
+    many = accuracy.open_clips(DataSection(kind="mot", path=tmp_path))
+    assert [len(list(clip.frames)) for clip in many] == [2, 5]
+
+
+def test_no_sequence_at_all(bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="data of kind mot holds no sequence"):
+        check(bundle, section(data={"kind": "mot", "path": str(tmp_path)}))
+
+
+def test_drives_are_as_many_and_as_long_as_asked_for() -> None:
+    first, second = accuracy.open_clips(DataSection(kind="sim_drive", seed=5, pictures=2, drives=2))
+    assert (first.name, second.name, first.length) == ("drive 5", "drive 6", 2)
+    (frame, truth), _ = first.frames
+    assert frame.bgr.shape[2] == 3 and len(truth.id) == len(truth.label)
+
+
+def test_coco_pictures_are_compared_in_all_of_cocos_classes_where_the_network_has_them(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "cat"}]}
+    (tmp_path / "annotations" / "instances_x.json").write_text(json.dumps(content), "utf-8")
+    data = DataSection(kind="coco", path=tmp_path)
+    assert accuracy._dataset(replace(MODEL, classes=("cat", "car", "dog")), data).classes == ("car", "cat")
+    assert accuracy._dataset(replace(MODEL, classes=ROAD), data).classes == ROAD
 
 
 def test_a_classifier(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

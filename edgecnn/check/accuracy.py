@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
-from edgecnn.data import CLASSES, open_dataset
+from edgecnn.data import CLASSES, Dataset, class_map, open_dataset
 from edgecnn.errors import InputError, ModelError
 from edgecnn.metrics.detection import evaluate_detections
 from edgecnn.metrics.topk import topk
@@ -26,16 +27,7 @@ from edgecnn.scene import I64, Detections, Frame, Picture, Tracks, Truth
 from edgecnn.vision import DecodeDetections, Preprocess
 
 FAINT = 0.01  # average precision wants the weak detections too
-ROAD = {  # what other data sets and networks call the simulator's classes
-    "truck": "truck_bus",
-    "bus": "truck_bus",
-    "van": "car",
-    "bicycle": "two_wheeler",
-    "motorcycle": "two_wheeler",
-    "motorbike": "two_wheeler",
-    "cyclist": "two_wheeler",
-    "pedestrian": "person",
-}
+SOURCES = ("coco", "voc", "kitti", "openimages")  # whose names a network's classes may have
 VEHICLES = {"car", "van", "truck", "bus", "truck_bus"}  # the group `vehicle`: a bus found as a truck is found
 
 Figures = dict[str, float]
@@ -78,7 +70,7 @@ def _classify(
 def _detect(
     model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
 ) -> tuple[dict[str, Figures], int]:
-    dataset = open_dataset(data)
+    dataset = _dataset(model, data)
     words = Vocabulary.of(model.classes, dataset.classes)
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
     pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
@@ -90,6 +82,15 @@ def _detect(
                 pairs[p].append((words.found(detect(sample.bgr)), truth))
             advance(1)
     return {p: evaluate_detections(rows, words.classes, words.groups()) for p, rows in pairs.items()}, len(dataset)
+
+
+def _dataset(model: ModelSpec, data: DataSection) -> Dataset:
+    """With the files' own classes where the network knows them all (COCO's 80), else with those of the road."""
+    if data.kind in ("coco", "kitti", "voc"):
+        own = open_dataset(data, raw=True)
+        if set(own.classes) <= set(model.classes):
+            return own
+    return open_dataset(data)
 
 
 def _track(
@@ -146,17 +147,14 @@ class Vocabulary:
 
         Raises ModelError where the two have nothing in common.
         """
-        if set(data) <= set(model):
-            classes, known = tuple(data), {name: i for i, name in enumerate(data)}
-        else:
-            classes = CLASSES
-            known = {name: i for i, name in enumerate(CLASSES)}
-            known |= {name: known[road] for name, road in ROAD.items()}
+        classes = tuple(data) if set(data) <= set(model) else CLASSES
 
-        def table(names: Sequence[str]) -> I64:
-            return np.array([known.get(name.lower(), known.get(name, -1)) for name in names], np.int64)
+        def label(name: str) -> int:
+            if name in classes:
+                return classes.index(name)
+            return max(class_map(source, name) for source in SOURCES) if classes == CLASSES else -1
 
-        ours, theirs = table(model), table(data)
+        ours, theirs = (np.array([max(label(name), -1) for name in names], np.int64) for names in (model, data))
         if not set(ours[ours >= 0]) & set(theirs[theirs >= 0]):
             raise ModelError(
                 f"a network that knows {', '.join(model[:6])} and data that knows {', '.join(data[:6])}",
@@ -194,9 +192,30 @@ class Clip:
 
 
 def open_clips(data: DataSection) -> Iterator[Clip]:
-    """Sequences with identities: drives of the simulator, drawn as they are read."""
+    """Sequences with identities: drives of the simulator, drawn as they are read; MOT folders, one or many."""
+    if data.kind == "mot":
+        yield from _mot_clips(data.path or Path(), data.pictures)
+        return
     from edgecnn.data.simulator import Drive
 
     for seed in range(data.seed, data.seed + data.drives):
         drive = Drive(seed, data.pictures)
         yield Clip(f"drive {seed}", drive.fps, len(drive), CLASSES, ((f, t) for f, t, _ in drive))
+
+
+def _mot_clips(path: Path, limit: int) -> Iterator[Clip]:
+    """`path` is a sequence, or holds sequences. Only people are labelled there, so only people are compared."""
+    from edgecnn.data.mot import Mot
+
+    folders = [path] if (path / "seqinfo.ini").is_file() else sorted(p.parent for p in path.glob("*/seqinfo.ini"))
+    for folder in folders:
+        sequence = Mot(folder)
+        fps, length = sequence.info.fps, min(len(sequence), limit)
+
+        def frames(sequence: Mot = sequence, fps: float = fps, length: int = length) -> Iterator[tuple[Frame, Truth]]:
+            for i in range(length):
+                sample = sequence[i]
+                people = replace(sample.truth, label=np.zeros(len(sample.truth), np.int64))
+                yield Frame(i, round(i * 1e9 / fps), sample.bgr), people
+
+        yield Clip(sequence.info.name, fps, length, ("person",), frames())
