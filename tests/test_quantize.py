@@ -15,6 +15,7 @@ from tiny_onnx import SHAPE, Sketch, feeds, tiny
 
 from edgecnn.build.lint import check_model
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
+from edgecnn.data import Sample
 from edgecnn.errors import InputError, ModelError, RecipeError
 from edgecnn.quantize import run_stage, stage
 from edgecnn.quantize import settings as stage_settings
@@ -24,6 +25,7 @@ from edgecnn.quantize.graph import load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales, weight_scales
 from edgecnn.quantize.ranges import Histogram, amax, collect, tapped
 from edgecnn.recipe import QuantizeSection, Recipe
+from edgecnn.scene import Truth
 
 
 def answers(model: ModelProto, x: np.ndarray, *, optimise: bool = False) -> list[np.ndarray]:
@@ -163,7 +165,7 @@ def test_tail_stays_float_and_focus_is_quantised_once() -> None:
     chosen = plan(prepare(detector()))
     assert chosen.points == {"focus": [("body", 0)], "silu": [("box", 0), ("score", 0)]}
     assert chosen.cpu_points == {"body": [("gate", 0), ("silu", 0)], "gate": [("silu", 1)]}
-    result = stage.quantize(detector(), feeds(), QuantizeSection())
+    result = stage.quantize(detector(), feeds(), 16, QuantizeSection())
     exact, rounded = answers(detector(), feeds(1)[0])[0], answers(result.tensorrt, feeds(1)[0])[0]
     assert np.abs(exact[:, 4:] - rounded[:, 4:]).max() < 0.05  # scores survive beside boxes 640 times as large
 
@@ -289,14 +291,14 @@ def test_a_kernel_that_rounding_ruins_stays_float() -> None:
     quiet = numpy_helper.to_array(next(t for t in s.weights if t.name == "depth.w")).copy()
     quiet[0] = 1e-4  # the loud channel hardly counts in the output
     next(t for t in s.weights if t.name == "depth.w").CopyFrom(numpy_helper.from_array(quiet, "depth.w"))
-    result = stage.quantize(s.model({"depth": [1, 8, 32, 48]}), feeds(), QuantizeSection())
+    result = stage.quantize(s.model({"depth": [1, 8, 32, 48]}), feeds(), 16, QuantizeSection())
     assert result.weak == ("depth",) and result.plan.kernels == ("first",)
     assert result.rounding["depth"].sqnr_db < 20 < result.rounding["first"].sqnr_db
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy", "max"])
 def test_answers_stay_close(method: str) -> None:
-    result = stage.quantize(tiny(), feeds(), QuantizeSection(ranges=method))
+    result = stage.quantize(tiny(), feeds(), 16, QuantizeSection(ranges=method))
     for file in (result.tensorrt, result.cpu):
         assert stage.sqnr(tiny(), file, feeds(4), optimise=False)["fc"] > 20
 
@@ -312,8 +314,9 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Bundle, Recip
         "export", settings={}, version=1, files={"fp32": "model.onnx"}, facts={}, tools={}, model=spec
     )
     random = np.random.default_rng(0)
-    pictures = [random.integers(0, 256, (40, 60, 3), dtype=np.uint8) for _ in range(20)]
-    monkeypatch.setattr(stage, "pictures", lambda section: iter(pictures))
+    truth = Truth.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    samples = [Sample("", random.integers(0, 256, (40, 60, 3), dtype=np.uint8), truth) for _ in range(20)]
+    monkeypatch.setattr(stage, "open_dataset", lambda section: samples)
     recipe = Recipe.model_validate({"name": "tiny", "model": {"arch": "lenet5"}})
     return bundle, recipe
 

@@ -13,7 +13,9 @@ import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 from onnx import ModelProto
 
-from edgecnn.bundle import Bundle, ModelSpec, atomic
+from edgecnn.bundle import Bundle, atomic
+from edgecnn.data import Dataset, open_dataset
+from edgecnn.data.calibration import open_list
 from edgecnn.progress import note, tracked
 from edgecnn.quantize.correct import Rounding, corrected, decibel, measure
 from edgecnn.quantize.cpu import cpu_form
@@ -21,7 +23,7 @@ from edgecnn.quantize.graph import load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales
 from edgecnn.quantize.ranges import amax, collect, tapped
 from edgecnn.recipe import QuantizeSection, Recipe
-from edgecnn.scene import F32, Picture
+from edgecnn.scene import F32
 from edgecnn.vision import Preprocess
 
 FLOOR_DB = 20.0  # a kernel whose own rounding noise exceeds a hundredth of its output's power stays float
@@ -40,15 +42,23 @@ class Quantized:
     amax: dict[str, float]  # tensor -> magnitude that becomes level 127
     rounding: dict[str, Rounding]  # kernel -> its error, the weak ones included
     weak: tuple[str, ...]  # kernels that stay float because of their error
+    samples: list[F32]  # at most MEASURED of the inputs, spread over all
 
 
-def quantize(model: ModelProto, feeds: list[F32], section: QuantizeSection) -> Quantized:
-    """Quantise an FP32 network on calibration inputs (1, C, H, W)."""
+def quantize(model: ModelProto, feeds: Iterable[F32], count: int, section: QuantizeSection) -> Quantized:
+    """Quantise an FP32 network on `count` calibration inputs (1, C, H, W), which pass by once."""
     model = prepare(model)
     chosen = plan(model, section.keep_float)
-    histograms = collect(model, chosen.tensors, tracked(feeds, "calibrate", len(feeds)), section.bins)
+    some: list[F32] = []
+
+    def passing() -> Iterator[F32]:
+        for index, x in enumerate(tracked(feeds, "calibrate", count)):
+            if index % -(-count // MEASURED) == 0:
+                some.append(x.copy())
+            yield x
+
+    histograms = collect(model, chosen.tensors, passing(), section.bins)
     ranges = {name: amax(h, section.ranges, section.percentile) for name, h in histograms.items()}
-    some = feeds[:: -(-len(feeds) // MEASURED)]
     rounding = measure(model, chosen, scales(chosen, ranges), tracked(some, "measure rounding", len(some)))
     weak = tuple(name for name, error in rounding.items() if error.sqnr_db < FLOOR_DB)
     if weak:
@@ -62,6 +72,7 @@ def quantize(model: ModelProto, feeds: list[F32], section: QuantizeSection) -> Q
         amax={name: value * 127 for name, value in scale.items()},
         rounding=rounding,
         weak=weak,
+        samples=some,
     )
 
 
@@ -84,23 +95,24 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
     """Body of the stage."""
     spec, section = bundle.require_model(), recipe.quantize
     source = load(bundle.file("fp32"))
-    feeds = list(inputs(spec, pictures(section)))
-    if len(feeds) < FEW:
-        note(f"calibrating on {len(feeds)} pictures only; 64 or more of the road that the camera will see are better")
-    result = quantize(source, feeds, section)
+    data = calibration(section)
+    if len(data) < FEW:
+        note(f"calibrating on {len(data)} pictures only; 64 or more of the road that the camera will see are better")
+    preprocess = Preprocess(spec)
+    result = quantize(source, (preprocess(data[i].bgr)[0] for i in range(len(data))), len(data), section)
     files = {"int8": "model.int8.onnx", "int8_cpu": "model.int8.cpu.onnx", "ranges": "ranges.json"}
     save(result.tensorrt, bundle.path / files["int8"])
     save(result.cpu, bundle.path / files["int8_cpu"])
     with atomic(bundle.path / files["ranges"]) as temporary:
-        temporary.write_text(json.dumps(ranges_json(result, section, len(feeds)), indent=1), "utf-8")
-    shown = feeds[:: -(-len(feeds) // COMPARED)]
+        temporary.write_text(json.dumps(ranges_json(result, section, len(data)), indent=1), "utf-8")
+    shown = result.samples[:: -(-len(result.samples) // COMPARED)]
     facts = {
         "kernels": len(result.plan.kernels) + len(result.plan.floats),
         "int8_kernels": len(result.plan.kernels),
         "kept_float": list(result.plan.floats),
         "weak": {name: round(result.rounding[name].sqnr_db, 1) for name in result.weak},
         "ranges": section.ranges if section.ranges != "percentile" else f"percentile {section.percentile:g}",
-        "pictures": len(feeds),
+        "pictures": len(data),
         "bytes": {role: (bundle.path / name).stat().st_size for role, name in files.items()},
         "sqnr_db": sqnr(source, result.tensorrt, shown, optimise=False),
         "sqnr_cpu_db": sqnr(source, result.cpu, shown, optimise=False),
@@ -111,25 +123,11 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
     return bundle.with_stage("quantize", settings=settings, version=version, files=files, facts=facts, tools=tools)
 
 
-def pictures(section: QuantizeSection) -> Iterator[Picture]:
-    """The calibration list, or the data section."""
+def calibration(section: QuantizeSection) -> Dataset:
+    """The calibration list, or the data section where there is none."""
     if section.calibration is not None:
-        from edgecnn.data.calibration import open_list
-
-        data = open_list(section.calibration)
-    else:
-        from edgecnn.data import open_dataset
-
-        data = open_dataset(section.data)
-    for index in range(min(len(data), section.data.pictures)):
-        yield data[index].bgr
-
-
-def inputs(spec: ModelSpec, bgr: Iterable[Picture]) -> Iterator[F32]:
-    """Pictures through the one preprocess, (1, C, H, W) each."""
-    preprocess = Preprocess(spec)
-    for picture in bgr:
-        yield preprocess(picture)[0].copy()
+        return open_list(section.calibration)
+    return open_dataset(section.data)
 
 
 def save(model: ModelProto, path: Path) -> None:
