@@ -4,7 +4,7 @@
       {"sim": [9200, 0], "sha256": "…", "origin": "road simulator"},
       {"path": "frames/000001.png", "sha256": "…", "origin": "own recording, 2024-05-03"}]}
 
-Paths count from the list's own folder. The sha256 of a simulator still is that of its pixels, of a file that of its bytes.
+Paths count from the list's own folder. The sha256 of a still is that of its pixels, of a file that of its bytes.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _entry(path: Path, number: int, row: Any) -> Entry:
         if sim is not None and len(sim) != 2:
             raise ValueError("sim is seed and index")
         file = None if sim else Path(row["path"])
-        return Entry(str(row["sha256"]), str(row.get("origin", "")), file, sim)  # type: ignore[arg-type]
+        return Entry(str(row["sha256"]), str(row.get("origin", "")), file, sim)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path} picture {number} is malformed ({type(error).__name__}: {error})",

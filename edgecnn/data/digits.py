@@ -36,7 +36,8 @@ class Digits:
             raise InputError(f"{path} does not read as MNIST ({error})", wanted="IDX files, NPZ or CSV") from error
         if self._x.ndim != 3 or len(self._x) != len(self._y) or (len(self._y) and int(self._y.max()) > 9):
             raise InputError(
-                f"{path} holds pictures {self._x.shape} and labels {self._y.shape}", wanted="(N, 28, 28) and (N,) in 0-9"
+                f"{path} holds pictures {self._x.shape} and labels {self._y.shape}",
+                wanted="(N, 28, 28) and (N,) in 0-9",
             )
 
     def __len__(self) -> int:

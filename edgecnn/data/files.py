@@ -55,7 +55,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def parse_lines(path: Path, what: str, parse: Callable[[str], T]) -> Iterator[T]:
-    """`parse` of every line that is not blank. Its ValueError or IndexError becomes an InputError with file and line."""
+    """`parse` of every line that is not blank. ValueError and IndexError become an InputError with file and line."""
     for number, line in enumerate(read_text(path, what).splitlines(), 1):
         if line.strip():
             try:

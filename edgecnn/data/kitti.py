@@ -1,4 +1,4 @@
-"""KITTI: detection (`image_2`, `label_2`) and tracking (`label_02`, `image_02`), Geiger et al. 2012; formats of its devkit."""
+"""KITTI detection (`image_2`, `label_2`) and tracking (`label_02`): Geiger et al. 2012, formats of its devkit."""
 
 from __future__ import annotations
 

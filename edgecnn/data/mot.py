@@ -44,7 +44,9 @@ def read_seqinfo(folder: Path) -> SequenceInfo:
         )  # fmt: skip
     except (configparser.Error, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path} is malformed ({reason})", wanted="[Sequence] with seqLength, imWidth, imHeight") from None
+        raise InputError(
+            f"{path} is malformed ({reason})", wanted="[Sequence] with seqLength, imWidth, imHeight"
+        ) from None
 
 
 class Mot:
@@ -86,7 +88,7 @@ class Mot:
         for row in parse_lines(path, "frame,-1,left,top,width,height,score,…", _numbers):
             self._frame(frames, path, row).append(row)
         scores = [row[6] for rows in frames for row in rows] or [0.0]
-        low, high = (0.0, 1.0) if 0 <= min(scores) and max(scores) <= 1 else (min(scores), max(scores))
+        low, high = (0.0, 1.0) if min(scores) >= 0 and max(scores) <= 1 else (min(scores), max(scores))
         out = []
         for rows in frames:
             table = np.array([row[:7] for row in rows], np.float32).reshape(-1, 7)
@@ -109,7 +111,7 @@ def _numbers(line: str) -> tuple[float, ...]:
     return row
 
 
-def _xyxy(table: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _xyxy(table: np.ndarray) -> np.ndarray:
     return np.concatenate((table[:, 2:4], table[:, 2:4] + table[:, 4:6]), 1)
 
 

@@ -56,7 +56,9 @@ def _read(path: Path, naming: Naming) -> tuple[str, Truth]:
     rows = Rows(naming)
     for number, thing in enumerate(root.iter("object"), 1):
         try:
-            left, top, right, bottom = (float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            left, top, right, bottom = (
+                float(thing.findtext(f"bndbox/{key}", "")) for key in ("xmin", "ymin", "xmax", "ymax")
+            )
         except ValueError:
             raise InputError(f"{path} object {number} has no whole bndbox", wanted="xmin, ymin, xmax, ymax") from None
         rows.add(

@@ -2,7 +2,7 @@
 
 World axes at one instant: x forward along the road tangent below the camera, y right, z up, in metres, origin on the
 road surface below the camera. The road is a shear of a straight one: the point at arc length s and lateral d lies at
-(s - s_ego, bend(s) + d - d_ego, rise(s)); for the gentle curves drawn here the shear differs from arcs by a few per cent.
+(s - s_ego, bend(s) + d - d_ego, rise(s)); for the gentle curves here a shear differs from arcs by a few per cent.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class View:
         return self.pixels(self.camera_axes(world))
 
     def crests(self, x: F64) -> F64:
-        """(N,) rows (px, without roll) below which the ground before x (N,) hides what stands there; inf = nothing hidden."""
+        """(N,) rows (px, without roll) below which the ground before x (N,) hides what stands there; inf = nothing."""
         near = np.arange(4.0, 240.0, 2.0)
         axes = self.camera_axes(np.stack((near, 0 * near, self.profile.rise(self.s, near)), 1))
         v = self.camera.cy + self.camera.fy * axes[:, 2] / axes[:, 0]

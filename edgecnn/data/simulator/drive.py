@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.data.simulator.camera import Camera, Profile, View, Wave
-from edgecnn.data.simulator.road import make_layout
 from edgecnn.data.simulator.scene import render
 from edgecnn.data.simulator.scenery import make_props
 from edgecnn.data.simulator.still import make_profile, make_setting
@@ -68,8 +67,11 @@ class Drive:
         tall = 1.35 if staged else rng.uniform(1.2, 1.6)
         pitch = math.atan(0.03 * height / focal) if staged else math.atan(rng.uniform(-0.05, 0.1) * height / focal)
         self.camera = Camera(focal, focal, width / 2, height / 2, tall, pitch, width, height)
-        kind = {"oncoming": "country"}.get(scenario, "motorway") if staged else str(
-            rng.choice(("motorway", "country", "town"), p=(0.25, 0.25, 0.5)))
+        kind = (
+            {"oncoming": "country"}.get(scenario, "motorway")
+            if staged
+            else str(rng.choice(("motorway", "country", "town"), p=(0.25, 0.25, 0.5)))
+        )
         light = str(rng.choice(("day", "overcast"))) if staged else None
         self._setting = make_setting(rng, kind, self.camera, light)
         layout = self._setting.layout
@@ -106,9 +108,18 @@ class Drive:
         bgr, truth = render(self._setting, view, list(snap.things), self._props, snap.speed, rng)
         lane = layout.lane(self._lane)
         ahead = np.geomspace(4.0, 80.0, 24)
-        lines = [view.project(view.place(view.s + ahead, np.full(24, lane + side * layout.lane_m / 2))) for side in (-1, 1)]
-        ego = Ego(snap.speed, snap.d - lane, layout.lane_m, self._profile.curvature(snap.s), snap.yaw,
-                  lines[0].astype(np.float32), lines[1].astype(np.float32))
+        lines = [
+            view.project(view.place(view.s + ahead, np.full(24, lane + side * layout.lane_m / 2))) for side in (-1, 1)
+        ]
+        ego = Ego(
+            snap.speed,
+            snap.d - lane,
+            layout.lane_m,
+            self._profile.curvature(snap.s),
+            snap.yaw,
+            lines[0].astype(np.float32),
+            lines[1].astype(np.float32),
+        )
         return Frame(i, round(i * 1e9 / self.fps), bgr), truth, ego
 
 

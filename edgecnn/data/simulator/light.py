@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ def _grain(level: float, height: int, width: int) -> tuple[Picture, Picture]:
     It repeats with the period _GRAIN and is a period larger than the frame, so that any window can be cut out of it.
     """
     grain = np.random.default_rng(77).standard_normal((*_GRAIN, 3), np.float32)
-    grain = cv2.GaussianBlur(grain, (0, 0), 0.6)
+    grain = np.asarray(cv2.GaussianBlur(grain, (0, 0), 0.6), np.float32)
     grain *= level / grain.std()
     times = (-(-height // _GRAIN[0]) + 1, -(-width // _GRAIN[1]) + 1, 1)
     plus, minus = cv2.convertScaleAbs(np.maximum(grain, 0)), cv2.convertScaleAbs(np.minimum(grain, 0))
@@ -72,7 +73,7 @@ class Light:
         """Own headlights at x m ahead and y m aside, 0 to about 1.4."""
         if self.headlights == 0:
             return 0.0
-        return float(self.headlights * 1.5 * math.exp(-x / 38) * math.exp(-((y / (2.5 + 0.16 * x)) ** 2)))
+        return float(self.headlights * 0.95 * math.exp(-x / 45) * math.exp(-((y / (2.5 + 0.16 * x)) ** 2)))
 
     def shade(self, albedo: F32, up: F32, sunward: F32, facing: F32, gloss: F32, beam: float) -> NDArray[np.float64]:
         """Colours (F, 3) of faces from the cosines (F,) of their normals with up, the sun and the way to us.
@@ -82,7 +83,11 @@ class Light:
         up = up[:, None]
         lambert, facing = np.maximum(sunward, 0)[:, None], np.maximum(facing, 0)[:, None]
         gain = self.sky * (0.68 + 0.32 * up) + self.sunshine * lambert + facing * (0.9 * beam)
-        mirror = gloss[:, None] * np.maximum(0.3 + 0.7 * up, 0.06) * (0.5 * np.array(self.horizon) + 0.5 * np.array(self.zenith))
+        mirror = (
+            gloss[:, None]
+            * np.maximum(0.3 + 0.7 * up, 0.06)
+            * (0.5 * np.array(self.horizon) + 0.5 * np.array(self.zenith))
+        )
         return np.asarray(albedo * gain + mirror)
 
     @functools.cached_property
@@ -116,29 +121,101 @@ def make_light(rng: np.random.Generator, name: str | None = None) -> Light:
     match name:
         case "day":
             zenith, horizon = _mix((190, 120, 60), (215, 165, 110), t), _mix((235, 220, 200), (240, 232, 222), t)
-            return Light(name, sun, (0.62, 0.68, 0.72), (0.62, 0.56, 0.52), zenith, horizon, horizon,
-                         rng.uniform(350, 1500), rng.uniform(0, 0.6), 0, 0, 0)
+            return Light(
+                name,
+                sun,
+                (0.62, 0.68, 0.72),
+                (0.62, 0.56, 0.52),
+                zenith,
+                horizon,
+                horizon,
+                rng.uniform(350, 1500),
+                rng.uniform(0, 0.6),
+                0,
+                0,
+                0,
+            )
         case "overcast":
             grey = _mix((170, 165, 160), (225, 222, 218), t)
-            return Light(name, sun, (0.08, 0.08, 0.08), (0.88, 0.86, 0.85), _mix(grey, (150, 145, 140), 0.4), grey, grey,
-                         rng.uniform(200, 700), 0.95, 0, float(rng.choice((0.0, 0.15))), 0)
+            return Light(
+                name,
+                sun,
+                (0.08, 0.08, 0.08),
+                (0.88, 0.86, 0.85),
+                _mix(grey, (150, 145, 140), 0.4),
+                grey,
+                grey,
+                rng.uniform(200, 700),
+                0.95,
+                0,
+                float(rng.choice((0.0, 0.15))),
+                0,
+            )
         case "dusk":
             zenith, horizon = _mix((120, 80, 55), (95, 70, 70), t), _mix((110, 150, 220), (150, 160, 190), t)
-            return Light(name, sun, (0.12, 0.24, 0.36), (0.5, 0.42, 0.4), zenith, horizon, _mix(horizon, zenith, 0.3),
-                         rng.uniform(250, 800), rng.uniform(0.2, 0.7), 0.25, 0, 0)
+            return Light(
+                name,
+                sun,
+                (0.12, 0.24, 0.36),
+                (0.5, 0.42, 0.4),
+                zenith,
+                horizon,
+                _mix(horizon, zenith, 0.3),
+                rng.uniform(250, 800),
+                rng.uniform(0.2, 0.7),
+                0.25,
+                0,
+                0,
+            )
         case "night":
             zenith, horizon = _mix((14, 9, 7), (34, 26, 24), t), _mix((26, 24, 28), (44, 50, 62), t)
             level = rng.uniform(0.1, 0.26)
-            return Light(name, sun, (0.0, 0.0, 0.0), (level * 1.0, level * 1.05, level * 1.15), zenith, horizon, horizon,
-                         rng.uniform(150, 500), 0.5, 1.0, float(rng.choice((0.0, 0.35))), 0)
+            return Light(
+                name,
+                sun,
+                (0.0, 0.0, 0.0),
+                (level * 1.0, level * 1.05, level * 1.15),
+                zenith,
+                horizon,
+                horizon,
+                rng.uniform(150, 500),
+                0.5,
+                1.0,
+                float(rng.choice((0.0, 0.35))),
+                0,
+            )
         case "rain":
             grey = _mix((130, 125, 120), (190, 187, 182), t)
-            return Light(name, sun, (0.02, 0.02, 0.02), (0.68, 0.66, 0.64), _mix(grey, (120, 115, 110), 0.5), grey, grey,
-                         rng.uniform(90, 300), 1.0, 0.2, rng.uniform(0.3, 0.6), rng.uniform(0.2, 1.0))
+            return Light(
+                name,
+                sun,
+                (0.02, 0.02, 0.02),
+                (0.68, 0.66, 0.64),
+                _mix(grey, (120, 115, 110), 0.5),
+                grey,
+                grey,
+                rng.uniform(90, 300),
+                1.0,
+                0.2,
+                rng.uniform(0.3, 0.6),
+                rng.uniform(0.2, 1.0),
+            )
         case _:
             grey = _mix((185, 182, 178), (222, 220, 217), t)
-            return Light("fog", sun, (0.02, 0.02, 0.02), (0.8, 0.79, 0.78), grey, grey, grey,
-                         rng.uniform(35, 120), 1.0, 0.15, 0.1, 0)
+            return Light(
+                "fog",
+                sun,
+                (0.02, 0.02, 0.02),
+                (0.8, 0.79, 0.78),
+                grey,
+                grey,
+                grey,
+                rng.uniform(35, 120),
+                1.0,
+                0.15,
+                0.1,
+                0,
+            )
 
 
 def paint_sky(light: Light, rng: np.random.Generator, width: int, above: int, below: int, focal: float) -> Picture:
@@ -148,7 +225,7 @@ def paint_sky(light: Light, rng: np.random.Generator, width: int, above: int, be
     t = np.clip(elevation / 0.5, 0, 1) ** 0.6
     column = np.array(light.horizon, np.float32) * (1 - t) + np.array(light.zenith, np.float32) * t
     sky = np.repeat(column[:, None], columns, 1)
-    if 0 < light.clouds and light.name != "fog":
+    if light.clouds > 0 and light.name != "fog":
         tile = noise_tile(int(rng.integers(4)), 512, 1.7)
         first, last = int(rng.integers(0, 200)), int(rng.integers(300, 512))
         tile = np.roll(tile, int(rng.integers(0, 512)), 1)[first:last]
@@ -159,7 +236,7 @@ def paint_sky(light: Light, rng: np.random.Generator, width: int, above: int, be
         shaded = bright * (1 - 0.16 * np.clip(stretched, -1, 2))[..., None]
         sky += cover[..., None] * (shaded - sky)
     sky = cv2.resize(sky, (width, above + below), interpolation=cv2.INTER_LINEAR)
-    out = cv2.convertScaleAbs(sky)
+    out = np.asarray(cv2.convertScaleAbs(sky), np.uint8)
     _far_skyline(out, light, rng, above)
     return out
 
@@ -200,7 +277,7 @@ class Sensor:
         return cls(
             gain=float(rng.uniform(0.8, 1.25)) * (1.15 if dark else 1.0),
             gamma=float(rng.uniform(0.85, 1.2)),
-            tint=tuple(rng.uniform(0.94, 1.06, 3)),  # type: ignore[arg-type]
+            tint=tuple(rng.uniform(0.94, 1.06, 3)),
             blur=float(rng.choice((0.0, 0.5, 0.7, 1.0), p=(0.4, 0.3, 0.2, 0.1))),
             grain=float(rng.uniform(1, 4) + (4 if dark else 0)),
             vignette=float(rng.uniform(0, 0.35)),
@@ -210,22 +287,23 @@ class Sensor:
     def expose(self, picture: Picture, rng: np.random.Generator, gain: float = 1.0) -> Picture:
         """The scene as this camera records it; `gain` is the exposure of this frame."""
         height, width = picture.shape[:2]
+        out: Any = picture
         if self.blur:
-            picture = cv2.GaussianBlur(picture, (0, 0), self.blur)
+            out = cv2.GaussianBlur(out, (0, 0), self.blur)
         if self.vignette > 0.05:
-            picture = cv2.multiply(picture, _vignette(width, height, round(self.vignette, 1)), scale=1 / 255)
+            out = cv2.multiply(out, _vignette(width, height, round(self.vignette, 1)), scale=1 / 255)
         levels = np.arange(256)[:, None] / 255 * self.gain * gain * np.array(self.tint)
         table = 255 * (1 - np.exp(-1.9 * np.clip(levels, 0, None) ** self.gamma)) / (1 - math.exp(-1.9)) * 0.62
         table = np.clip(table + 0.38 * 255 * np.clip(levels, 0, 1.1) ** self.gamma, 0, 255).astype(np.uint8)
-        picture = cv2.LUT(picture, table.reshape(256, 1, 3))
+        out = cv2.LUT(out, table.reshape(256, 1, 3))
         top, left = (int(rng.integers(0, period)) for period in _GRAIN)
         window = slice(top, top + height), slice(left, left + width)
         plus, minus = _grain(float(round(self.grain)), height, width)
-        picture = cv2.subtract(cv2.add(picture, plus[window]), minus[window])
+        out = cv2.subtract(cv2.add(out, plus[window]), minus[window])
         if self.jpeg:
-            _, code = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
-            picture = cv2.imdecode(code, cv2.IMREAD_COLOR)
-        return picture
+            _, code = cv2.imencode(".jpg", out, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
+            out = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        return np.asarray(out, np.uint8)
 
 
 @functools.lru_cache(16)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.data.simulator.bodywork import Model
 from edgecnn.data.simulator.camera import NEAR_M, View, clip_near
 from edgecnn.data.simulator.light import Light, noise_tile
-from edgecnn.data.simulator.models import Model
 from edgecnn.data.simulator.shapes import BRAKE, HEAD, TAIL, Figure, Mesh
 from edgecnn.scene import Picture
 
@@ -122,13 +123,17 @@ def _box(points: F64) -> tuple[float, float, float, float]:
 def draw(view: View, light: Light, thing: Thing, pose: Pose) -> Patch | None:
     """The patch of one object, or None where it is behind the camera or outside the frame."""
     shape = thing.model.pose(thing.phase)
-    paint = _draw_mesh if isinstance(shape, Mesh) else _draw_figure
-    painted = paint(view, light, thing, pose, shape, float(max(pose.origin[0], 1.0)))  # type: ignore[operator]
+    distance = float(max(pose.origin[0], 1.0))
+    if isinstance(shape, Mesh):
+        painted = _draw_mesh(view, light, thing, pose, shape, distance)
+    else:
+        painted = _draw_figure(view, light, pose, shape, distance)
     if painted is None:
         return None
     box, canvas, left, top, ss = painted
     if ss > 1:
-        canvas = cv2.resize(canvas, (canvas.shape[1] // ss, canvas.shape[0] // ss), interpolation=cv2.INTER_AREA)
+        size = canvas.shape[1] // ss, canvas.shape[0] // ss
+        canvas = np.asarray(cv2.resize(canvas, size, interpolation=cv2.INTER_AREA), np.uint8)
     if box[3] - box[1] > 40:
         _weather(canvas, box, left, top, thing.id)
     return Patch(box, left, top, canvas)
@@ -168,7 +173,7 @@ def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, d
     if axes[:, 0].max() <= NEAR_M:
         return None
     if axes[:, 0].min() <= NEAR_M:
-        cut = [clip_near(axes[a:b]) for a, b in zip(start[:-1], start[1:], strict=True)]
+        cut = [clip_near(axes[a:b]) for a, b in pairwise(start)]
         axes, start = np.concatenate(cut), np.cumsum([0] + [len(c) for c in cut])
     uv = view.pixels(axes)
     box = _box(uv)
@@ -205,14 +210,17 @@ def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, d
     return box, canvas, left, top, ss
 
 
-def _draw_figure(view: View, light: Light, thing: Thing, pose: Pose, figure: Figure, distance: float) -> _Painted | None:
+def _draw_figure(view: View, light: Light, pose: Pose, figure: Figure, distance: float) -> _Painted | None:
     axes = pose.axes(view, figure.centre)
     if axes[:, 0].min() <= NEAR_M + 0.3:
         return None
     uv = view.pixels(axes)
     radius = figure.radius * view.camera.fx / axes[:, 0]
     rim = uv[:, None] + radius[:, None, None] * _CIRCLE
-    rings = [(view.pixels(pose.axes(view, points)), width * view.camera.fx / distance, c) for points, width, c in figure.rings]
+    rings = [
+        (view.pixels(pose.axes(view, points)), width * view.camera.fx / distance, c)
+        for points, width, c in figure.rings
+    ]
     every = [rim.reshape(-1, 2)] + [np.concatenate((p - w / 2, p + w / 2)) for p, w, _ in rings]
     box = _box(np.concatenate(every))
     if _outside(box, view):
@@ -231,7 +239,9 @@ def _draw_figure(view: View, light: Light, thing: Thing, pose: Pose, figure: Fig
     canvas, left, top, ss = prepared
     for points, width, colour in rings:
         tone = tones(np.array([colour], np.float32), 1.0)[0]
-        cv2.polylines(canvas, [_fixed(points, left, top, ss)], True, tone, max(1, round(width * ss)), cv2.LINE_AA, _SHIFT)
+        cv2.polylines(
+            canvas, [_fixed(points, left, top, ss)], True, tone, max(1, round(width * ss)), cv2.LINE_AA, _SHIFT
+        )
     outline = _fixed(rim, left, top, ss)
     rounded = box[3] - box[1] > 36
     if rounded:
@@ -252,7 +262,9 @@ def blend(picture: Picture, left: int, top: int, bgra: Picture) -> None:
     h, w = bgra.shape[:2]
     region = picture[top : top + h, left : left + w]
     alpha = bgra[..., 3].astype(np.float32) * (1 / 255)
-    np.copyto(region, cv2.blendLinear(np.ascontiguousarray(bgra[..., :3]), np.ascontiguousarray(region), alpha, 1 - alpha))
+    np.copyto(
+        region, cv2.blendLinear(np.ascontiguousarray(bgra[..., :3]), np.ascontiguousarray(region), alpha, 1 - alpha)
+    )
 
 
 def stamp(ids: Ids, patch: Patch, id: int, below: float) -> int:
@@ -278,13 +290,13 @@ def shadows(picture: Picture, view: View, light: Light, things: list[Thing], whe
     size = np.array([(t.model.length / 2 + 0.05, t.model.width / 2 + 0.05, 0) for t, _ in kept])
     corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]) * size[:, None]  # (N, 4, 3)
     base = corners @ np.stack([p.matrix for _, p in kept]) + np.stack([p.origin for _, p in kept])[:, None]
-    foot = (view.project(base.reshape(-1, 3)) * 16).astype(np.int32).reshape(-1, 4, 2)
+    foot = (view.project(base.reshape(-1, 3)) * 16 - 8).astype(np.int32).reshape(-1, 4, 2)
     if sunny:
         reach = np.minimum([t.model.height * 0.9 / light.sun[2] for t, _ in kept], 6.0)[:, None, None]
         cast = base - reach * (light.sun[0], light.sun[1], 0)
         seen = cast[..., 0].min(1) > 1.0
         cast[..., 0] = np.maximum(cast[..., 0], 1.0)
-        tip = (view.project(cast.reshape(-1, 3)) * 16).astype(np.int32).reshape(-1, 4, 2)
+        tip = (view.project(cast.reshape(-1, 3)) * 16 - 8).astype(np.int32).reshape(-1, 4, 2)
         for i in np.flatnonzero(seen):
             cv2.fillConvexPoly(mask, cv2.convexHull(np.concatenate((foot[i], tip[i]))), 120, cv2.LINE_AA, 4)
     for (thing, _), points in zip(kept, foot, strict=True):
@@ -305,7 +317,7 @@ def mirror(picture: Picture, patch: Patch, light: Light) -> None:
     if light.wet < 0.12 or height < 3:
         return
     flipped = np.ascontiguousarray(patch.bgra[::-1][:height])
-    flipped = cv2.blur(flipped, (3, max(3, height // 3)))
+    flipped = np.asarray(cv2.blur(flipped, (3, max(3, height // 3))), np.uint8)
     fade = np.linspace(0.55, 0.1, height, dtype=np.float32)[:, None] * light.wet
     flipped[..., 3] = (flipped[..., 3] * fade).astype(np.uint8)
     blend(picture, patch.left, bottom, flipped)

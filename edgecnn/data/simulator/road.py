@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -57,14 +58,30 @@ class Layout:
 def make_layout(rng: np.random.Generator, kind: str) -> Layout:
     match kind:
         case "motorway":
-            return Layout(kind, 3.65, int(rng.integers(2, 4)), int(rng.integers(2, 4)), rng.uniform(2.2, 5.0),
-                          rng.uniform(1.5, 2.8), 0, 0)
+            return Layout(
+                kind,
+                3.65,
+                int(rng.integers(2, 4)),
+                int(rng.integers(2, 4)),
+                rng.uniform(2.2, 5.0),
+                rng.uniform(1.5, 2.8),
+                0,
+                0,
+            )
         case "country":
             return Layout(kind, rng.uniform(3.2, 3.6), 1, 1, 0, rng.uniform(0.5, 1.3), 0, 0)
         case _:
             lanes = 1 if rng.uniform() < 0.7 else 2
-            return Layout("town", rng.uniform(3.0, 3.4), lanes, lanes, 0, rng.uniform(1.2, 1.6),
-                          float(rng.choice((0.0, 2.2), p=(0.35, 0.65))), rng.uniform(2.0, 3.6))
+            return Layout(
+                "town",
+                rng.uniform(3.0, 3.4),
+                lanes,
+                lanes,
+                0,
+                rng.uniform(1.2, 1.6),
+                float(rng.choice((0.0, 2.2), p=(0.35, 0.65))),
+                rng.uniform(2.0, 3.6),
+            )
 
 
 def surface(layout: Layout, light: Light, rng: np.random.Generator) -> Picture:
@@ -102,7 +119,7 @@ def surface(layout: Layout, light: Light, rng: np.random.Generator) -> Picture:
     at = int(rng.integers(0, 512))
     relief = cv2.convertScaleAbs(_relief()[:, at : at + TEXELS_D] * (rough * 128).astype(np.float32) + np.float32(128))
     plain = np.repeat(np.clip(base * gain, 0, 255).astype(np.uint8)[None], TEXELS_S, 0)
-    texture = cv2.multiply(plain, cv2.merge((relief, relief, relief)), scale=1 / 128)
+    texture = np.asarray(cv2.multiply(plain, cv2.merge((relief, relief, relief)), scale=1 / 128), np.uint8)
     _patches(texture, layout, rng)
     _paint_marks(texture, layout, d, _relief()[:, at : at + TEXELS_D], gain, rng)
     return texture
@@ -127,7 +144,7 @@ def _patches(texture: Picture, layout: Layout, rng: np.random.Generator) -> None
     for _ in range(int(rng.integers(0, 7))):
         c, r = int(rng.integers(left, right)), int(rng.integers(0, TEXELS_S))
         steps = np.cumsum(rng.normal(0, 1, (12, 2)) * (6, 3) + rng.choice((0, 4), 2), 0)
-        line = (steps + (c, r)).round().astype(np.int32)
+        line = (steps + np.array((c, r))).round().astype(np.int32)
         shade = int(texture[r, c].mean() * 0.55)
         cv2.polylines(texture, [line], False, (shade, shade, shade), int(rng.integers(1, 3)), cv2.LINE_AA)
     if layout.kind == "town":
@@ -136,8 +153,14 @@ def _patches(texture: Picture, layout: Layout, rng: np.random.Generator) -> None
             cv2.ellipse(texture, (c, r), (11, 2), 0, 0, 360, (52, 54, 56), -1, cv2.LINE_AA)
 
 
-def _paint_marks(texture: Picture, layout: Layout, d: NDArray[np.float64], wear: F32, gain: NDArray[np.float64],
-                 rng: np.random.Generator) -> None:
+def _paint_marks(
+    texture: Picture,
+    layout: Layout,
+    d: NDArray[Any],
+    wear: F32,
+    gain: NDArray[Any],
+    rng: np.random.Generator,
+) -> None:
     """Lane lines with soft edges and wear, in place."""
     along = (np.arange(TEXELS_S) + 0.5) * STEP_S
     white, yellow = np.array((222, 226, 226)) * gain, np.array((70, 180, 225)) * gain
@@ -179,9 +202,13 @@ class Ground:
         key = (along, across)
         if key not in self._levels:
             if key == (0, 0):
-                small = self.texture
+                small: Any = self.texture
             else:  # halve the next finer one: exact means of two
-                finer = self._level(along, across - 1)[:-2] if across > along or not along else self._level(along - 1, across)[:-2]
+                finer = (
+                    self._level(along, across - 1)[:-2]
+                    if across > along or not along
+                    else self._level(along - 1, across)[:-2]
+                )
                 small = cv2.resize(finer, (TEXELS_D >> across, TEXELS_S >> along), interpolation=cv2.INTER_LINEAR)
             self._levels[key] = np.vstack((small, small[:2]))  # so that the seam interpolates
         return self._levels[key]
@@ -198,7 +225,7 @@ class Ground:
         rows = np.arange(first, canvas.shape[0])
         if not len(rows):
             return first
-        at = np.interp(-rows, -v, x)
+        at = np.interp(-rows - 0.5, -v, x)
         forward = np.interp(at, x, axes[:, 0])
         scale = forward / cam.fx  # m per px across
         reach = np.abs(np.gradient(at)) if len(at) > 1 else np.ones(1)  # m per px along
@@ -206,7 +233,7 @@ class Ground:
         along = np.clip(np.log2(np.maximum(reach / STEP_S, 1)).round(), 0, 6).astype(int)
         across = np.clip(np.log2(np.maximum(scale / STEP_D, 1)).round(), 0, 6).astype(int)
         s = (view.s + at) % PERIOD_S / STEP_S
-        u = np.arange(canvas.shape[1], dtype=np.float32)
+        u = np.arange(canvas.shape[1], dtype=np.float32) + np.float32(0.5)
         edges = np.flatnonzero(np.diff(along * 8 + across)) + 1
         for part in np.split(np.arange(len(rows)), edges):
             a, c = int(along[part[0]]), int(across[part[0]])
@@ -223,7 +250,9 @@ class Ground:
         self._light(canvas[first:], at, scale, view, pad)
         return first
 
-    def _light(self, ground: Picture, at: NDArray[np.float64], scale: NDArray[np.float64], view: View, pad: int) -> None:
+    def _light(
+        self, ground: Picture, at: NDArray[np.float64], scale: NDArray[np.float64], view: View, pad: int
+    ) -> None:
         """Own headlights, the mirrored sky of a wet road, and haze, in place."""
         light = self.light
         height, width = ground.shape[:2]

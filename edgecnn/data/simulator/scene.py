@@ -42,7 +42,11 @@ def render(
     picture = _background(setting, view)
     ids = np.zeros((cam.height, cam.width), np.int32)
     _zebras(picture, setting, view)
-    ahead = [t for t in things if -2.0 < t.s - view.s < cam.fx * t.model.height / LEAST_PX and light.lost(t.s - view.s) < 0.97]
+    ahead = [
+        t
+        for t in things
+        if -2.0 < t.s - view.s < cam.fx * t.model.height / LEAST_PX and light.lost(t.s - view.s) < 0.97
+    ]
     where = poses(view, ahead)
     shadows(picture, view, light, ahead, where)
     crest = view.crests(np.array([t.s - view.s for t in ahead]))
@@ -83,9 +87,11 @@ def _background(setting: Setting, view: View) -> Picture:
         return np.ascontiguousarray(canvas[PAD:-PAD, PAD:-PAD])
     c, s = math.cos(view.roll), math.sin(view.roll)
     # frame px → canvas px: turn back about the principal point
-    matrix = np.array([[c, s, cam.cx + PAD - c * cam.cx - s * cam.cy], [-s, c, cam.cy + PAD + s * cam.cx - c * cam.cy]])
+    x, y = cam.cx - 0.5, cam.cy - 0.5  # OpenCV counts from the middle of the first pixel
+    matrix = np.array([[c, s, x + PAD - c * x - s * y], [-s, c, y + PAD + s * x - c * y]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(canvas, matrix, (cam.width, cam.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    turned = cv2.warpAffine(canvas, matrix, (cam.width, cam.height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(turned, np.uint8)
 
 
 def _zebras(picture: Picture, setting: Setting, view: View) -> None:
@@ -131,8 +137,11 @@ def _truth(drawn: list[tuple[Thing, Patch, int]], ids: np.ndarray, view: View, l
     np.divide(gap, closing, out=ttc, where=(gap > 0) & (closing > 1e-3))
     faint = gap > -math.log(0.06) * light.haze_m
     return Truth.of(
-        boxes.astype(np.float32), np.array([t.model.label for t, _, _ in drawn], np.int64), id=id,
+        boxes.astype(np.float32),
+        np.array([t.model.label for t, _, _ in drawn], np.int64),
+        id=id,
         visibility=visibility.astype(np.float32),
         ignore=(visibility < 0.25) | (boxes[:, 3] - boxes[:, 1] < 8) | faint,
-        distance_m=np.maximum(gap, 0).astype(np.float32), ttc_s=ttc.astype(np.float32),
+        distance_m=np.maximum(gap, 0).astype(np.float32),
+        ttc_s=ttc.astype(np.float32),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,28 +30,47 @@ class Prop:
     look: int  # which picture of its kind
 
 
+SPRITE_H, SPRITE_W = 256, 208
+CONIFER, BUSH = (3, 7, 11), range(12, 16)  # looks
+
+
 @functools.cache
-def tree_sprite(look: int) -> Picture:
-    """(160, 128, 4) a crown of leaves on a trunk, a conifer (every fourth) or a bush (look >= 12)."""
+def tree_sprite(look: int, halvings: int = 0) -> Picture:
+    """(256, 208, 4) a trunk and a crown of clumps of leaves, or a bush; halved for use far away."""
+    if halvings:
+        finer = tree_sprite(look, halvings - 1)
+        return np.asarray(cv2.resize(finer, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
     rng = np.random.default_rng(1000 + look)
-    sprite = np.zeros((160, 128, 4), np.uint8)
+    sprite = np.zeros((SPRITE_H, SPRITE_W, 4), np.uint8)
     green = np.array((34, 70, 52)) * rng.uniform(0.7, 1.25) + rng.uniform(-8, 14, 3)
-    bush, conifer = look >= 12, look % 4 == 3 and look < 12
-    if not bush:
-        trunk = np.array([(60, 159), (68, 159), (66, 60), (62, 60)], np.int32)
-        cv2.fillConvexPoly(sprite, trunk, (34, 44, 54, 255))
-    sprite[..., :3] = np.maximum(sprite[..., :3], (green * 0.5).astype(np.uint8))
-    for i in range(420):
-        if conifer:
-            y = rng.uniform(4, 146)
-            x = 64 + rng.normal(0, 0.5) * (3 + 42 * (y - 4) / 150)
+    sprite[..., :3] = np.clip(green * 0.6, 0, 255)
+    middle = SPRITE_W / 2
+    if look not in BUSH:
+        for foot, top in (
+            ((middle - 7, 256), (middle - 3, 90)),
+            ((middle + 6, 256), (middle + 26, 80)),
+            ((middle, 200), (middle - 30, 96)),
+        ):
+            cv2.line(
+                sprite, (int(foot[0]), int(foot[1])), (int(top[0]), int(top[1])), (30, 40, 50, 255), 9, cv2.LINE_AA
+            )
+    clumps = []
+    for _ in range(75):
+        if look in CONIFER:
+            y = rng.uniform(10, 232)
+            x, size = middle + rng.uniform(-1, 1) * (4 + 70 * (y - 8) / 232), 9.0
         else:
-            a, r = rng.uniform(0, 2 * math.pi), rng.uniform() ** 0.6
-            cy, ry = (108, 48) if bush else (58, 54)
-            x, y = 64 + 56 * r * math.cos(a), cy + ry * r * math.sin(a)
-        light = 0.6 + 0.55 * (1 - y / 160) + 0.25 * (x - 64) / 64 + rng.normal(0, 0.16) + i / 2000
-        colour = np.clip(green * light * 1.25, 4, 230)
-        cv2.circle(sprite, (int(x), int(y)), int(rng.integers(2, 8)), (*map(float, colour), 255.0), -1, cv2.LINE_AA)
+            angle, r = rng.uniform(0, 2 * math.pi), rng.uniform() ** 0.5
+            y0, ry = (176, 66) if look in BUSH else (88, 74)
+            x, y, size = middle + 86 * r * math.cos(angle), y0 + ry * r * math.sin(angle), 14.0
+        clumps.append((y, x, size))
+    for y, x, size in sorted(clumps, reverse=True) if look in CONIFER else clumps:
+        lit = 0.62 + 0.5 * (1 - y / 256) + 0.18 * (x - middle) / middle + rng.normal(0, 0.08)
+        leaves = rng.normal(0, size / 1.7, (46, 2)) * (1.0, 0.75)
+        for dx, dy in leaves[np.argsort(-leaves[:, 1])]:
+            shade = lit - 0.016 * dy + rng.normal(0, 0.1)
+            colour = (*np.clip(green * shade * 1.3, 4, 235).tolist(), 255.0)
+            cv2.circle(sprite, (int(x + dx), int(y + dy)), int(rng.integers(1, 5)), colour, -1, cv2.LINE_AA)
     return sprite
 
 
@@ -58,8 +78,10 @@ def tree_sprite(look: int) -> Picture:
 def facade(look: int) -> Picture:
     """(128, 192, 3) a house front: walls, rows of windows, a shop or doors at street level."""
     rng = np.random.default_rng(2000 + look)
-    wall = np.array(((150, 170, 190), (95, 110, 150), (180, 190, 196), (120, 125, 130), (150, 185, 205), (90, 100, 115))[
-        look % 6], float) * rng.uniform(0.75, 1.1)
+    wall = np.array(
+        ((150, 170, 190), (95, 110, 150), (180, 190, 196), (120, 125, 130), (150, 185, 205), (90, 100, 115))[look % 6],
+        float,
+    ) * rng.uniform(0.75, 1.1)
     front = np.clip(wall + noise_tile(3)[:128, :192, None] * 5, 0, 255).astype(np.uint8)
     floors, columns = int(rng.integers(2, 6)), int(rng.integers(4, 9))
     fh, cw = 118 / floors, 192 / columns
@@ -96,32 +118,62 @@ def make_props(layout: Layout, rng: np.random.Generator, start: float, end: floa
         while built and s < end:
             width, height = rng.uniform(9, 24), rng.uniform(5, 17)
             if rng.uniform() < 0.88:
-                props.append(Prop("building", s, edge[side] + side * rng.uniform(0.3, 3.0), width, height, int(rng.integers(24))))
+                props.append(
+                    Prop("building", s, edge[side] + side * rng.uniform(0.3, 3.0), width, height, int(rng.integers(24)))
+                )
             s += width + (0.0 if rng.uniform() < 0.6 else rng.uniform(2, 9))
         for s in np.cumsum(rng.exponential(1 / trees, int((end - start) * trees * 1.4) + 1)) + start:
             if s > end:
                 break
             if layout.kind == "town":
-                d = edge[side] - side * (layout.pavement_m - 0.7) if rng.uniform() < 0.6 else edge[side] + side * rng.uniform(4, 14)
+                d = (
+                    edge[side] - side * (layout.pavement_m - 0.7)
+                    if rng.uniform() < 0.6
+                    else edge[side] + side * rng.uniform(4, 14)
+                )
                 if built and abs(d) > abs(edge[side]):
                     continue
             else:
                 d = edge[side] + side * (rng.uniform(3.5, 9) + rng.exponential(9))
             bush = rng.uniform() < 0.3 and layout.kind != "town"
             h = rng.uniform(1.0, 2.6) if bush else rng.uniform(4.5, 12)
-            props.append(Prop("bush" if bush else "tree", float(s), d, h * rng.uniform(0.65, 0.95), h,
-                              int(rng.integers(12, 16) if bush else rng.integers(12))))
+            props.append(
+                Prop(
+                    "bush" if bush else "tree",
+                    float(s),
+                    d,
+                    h * rng.uniform(0.65, 0.95),
+                    h,
+                    int(rng.integers(12, 16) if bush else rng.integers(12)),
+                )
+            )
         step = {"motorway": 50.0, "country": 45.0, "town": 28.0}[layout.kind]
         if rng.uniform() < 0.75:
             s = start + rng.uniform(0, step)
             while s < end:
                 kind = "lamp" if layout.kind != "country" else "post"
-                props.append(Prop(kind, s, edge[side] + side * (0.6 if not layout.pavement_m else -layout.pavement_m + 0.5), 0.16,
-                                  rng.uniform(6.5, 9) if kind == "lamp" else 1.0, int(side > 0)))
+                props.append(
+                    Prop(
+                        kind,
+                        s,
+                        edge[side] + side * (0.6 if not layout.pavement_m else -layout.pavement_m + 0.5),
+                        0.16,
+                        rng.uniform(6.5, 9) if kind == "lamp" else 1.0,
+                        int(side > 0),
+                    )
+                )
                 s += step
         for s in rng.uniform(start, end, int((end - start) / 90)):
-            props.append(Prop("sign", float(s), edge[side] + side * (0.9 if not layout.pavement_m else -layout.pavement_m + 0.4),
-                              rng.uniform(0.6, 0.9), rng.uniform(2.2, 2.9), int(rng.integers(5))))
+            props.append(
+                Prop(
+                    "sign",
+                    float(s),
+                    edge[side] + side * (0.9 if not layout.pavement_m else -layout.pavement_m + 0.4),
+                    rng.uniform(0.6, 0.9),
+                    rng.uniform(2.2, 2.9),
+                    int(rng.integers(5)),
+                )
+            )
     if layout.kind == "motorway":
         for s in np.arange(start, end, 24.0):
             props.append(Prop("rail", float(s), -layout.median_m / 2, 24.0, 0.8, 0))
@@ -150,34 +202,26 @@ def _tone(light: Light, colour: np.ndarray, x: float, y: float, sun: float = 0.6
 
 
 def _tree(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base: NDArray[np.float64]) -> None:
-    scale = view.camera.fx / base[0]
-    w, h = int(prop.width * scale), int(prop.height * scale)
-    if w < 2 or h < 3 or base[0] < 2:
+    if base[0] < 2:
         return
-    u, v = view.project(base[None])[0]
-    left, top = int(u - w / 2), int(v - h)
-    x0, y0 = max(left, 0), max(top, 0)
-    x1, y1 = min(left + w, picture.shape[1]), min(top + h, picture.shape[0])
-    if x1 - x0 < 1 or y1 - y0 < 1 or h > 1600:
+    distance = float(base[0])
+    w, h = prop.width * view.camera.fx / distance, prop.height * view.camera.fx / distance
+    u, v = view.project(base[None])[0].tolist()
+    left, top = u - w / 2, v - h
+    x0, y0 = max(math.floor(left), 0), max(math.floor(top), 0)
+    x1, y1 = min(math.ceil(left + w), picture.shape[1]), min(math.ceil(v), picture.shape[0])
+    if h < 3 or h > 1600 or x1 - x0 < 1 or y1 - y0 < 1:
         return
-    sprite = tree_sprite(prop.look)
-    if h < 50:
-        sprite = _small(prop.look)
-    sh, sw = sprite.shape[:2]
-    matrix = np.array([[sw / w, 0, (x0 - left) * sw / w], [0, sh / h, (y0 - top) * sh / h]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    patch = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0), flags=flags)
-    lost, distance = light.lost(float(base[0])), float(base[0])
+    sprite = tree_sprite(prop.look, int(np.clip(math.log2(SPRITE_H / h), 0, 4)))
+    kx, ky = sprite.shape[1] / w, sprite.shape[0] / h
+    matrix = np.array([[kx, 0, (x0 + 0.5 - left) * kx - 0.5], [0, ky, (y0 + 0.5 - top) * ky - 0.5]])
+    patch: Any = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    lost = light.lost(distance)
     gain = (light.sky + light.sunshine * 0.8 + light.beam(distance, float(base[1])) * 0.5) * (1 - lost)
     table = np.clip(np.arange(256)[:, None] * np.append(gain, 1) + np.append(light.veil * lost, 0), 0, 255)
     patch = cv2.LUT(patch, table.astype(np.uint8).reshape(256, 1, 4))
     blend(picture, x0, y0, patch)
     ids[y0:y1, x0:x1][patch[..., 3] > 127] = 0
-
-
-@functools.cache
-def _small(look: int) -> Picture:
-    return cv2.resize(tree_sprite(look), (32, 40), interpolation=cv2.INTER_AREA)
 
 
 def _poly(picture: Picture, ids: Ids, points: np.ndarray, colour: np.ndarray) -> None:
@@ -189,23 +233,38 @@ def _poly(picture: Picture, ids: Ids, points: np.ndarray, colour: np.ndarray) ->
 def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base: NDArray[np.float64]) -> None:
     if base[0] < 2:
         return
-    (u0, v0), (u1, v1) = view.project(np.array((base, base + (0, 0, prop.height)))).tolist()
+    up = np.array((0, 0, prop.height))
+    (u0, v0), (u1, v1) = view.project(np.array((base, base + up))).tolist()
     if min(u0, u1) > picture.shape[1] + 60 or max(u0, u1) < -60:
         return
     half = max(0.06 * view.camera.fx / base[0], 0.35)
     grey = {"post": np.array((215, 218, 220))}.get(prop.kind, np.array((118, 120, 122)))
-    _poly(picture, ids, np.array([(u0 - half, v0), (u0 + half, v0), (u1 + half * 0.7, v1), (u1 - half * 0.7, v1)]),
-          _tone(light, grey, float(base[0]), float(base[1])))
+    _poly(
+        picture,
+        ids,
+        np.array([(u0 - half, v0), (u0 + half, v0), (u1 + half * 0.7, v1), (u1 - half * 0.7, v1)]),
+        _tone(light, grey, float(base[0]), float(base[1])),
+    )
     scale = view.camera.fx / base[0]
     if prop.kind == "lamp":
         reach = (-1.6 if prop.look else 1.6) * scale
         thick = max(half * 1.4, 0.6)
         lit = np.array((190, 225, 250)) if light.headlights > 0.5 else _tone(light, grey, float(base[0]), 0)
-        _poly(picture, ids, np.array([(u1, v1), (u1 + reach, v1 - thick), (u1 + reach, v1 + thick * 0.4), (u1, v1 + thick)]), lit)
+        _poly(
+            picture,
+            ids,
+            np.array([(u1, v1), (u1 + reach, v1 - thick), (u1 + reach, v1 + thick * 0.4), (u1, v1 + thick)]),
+            lit,
+        )
     elif prop.kind == "sign":
         size = prop.width * scale / 2
-        face, border = (((235, 235, 235), (40, 30, 200)), ((190, 110, 20), (240, 240, 240)), ((40, 200, 240), (30, 30, 30)),
-                        ((235, 235, 235), (60, 60, 60)), ((60, 140, 50), (240, 240, 240)))[prop.look]
+        face, border = (
+            ((235, 235, 235), (40, 30, 200)),
+            ((190, 110, 20), (240, 240, 240)),
+            ((40, 200, 240), (30, 30, 30)),
+            ((235, 235, 235), (60, 60, 60)),
+            ((60, 140, 50), (240, 240, 240)),
+        )[prop.look]
         sides = (24, 24, 4, 24, 4)[prop.look]
         a = np.linspace(0, 2 * np.pi, sides + 1)[:-1] + (np.pi / 4 if prop.look == 4 else 0)
         ring = np.stack((u1 + size * np.cos(a), v1 + size * np.sin(a)), 1)
@@ -229,8 +288,11 @@ def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> N
     half = (0.06 * view.camera.fx / base[close, :1]) * (1, 0)
     foot, top = uv[close, 0], uv[close, 3]
     posts = np.stack((foot - half, foot + half, top + half, top - half), 1)
-    for quads, albedo in ((posts, 105.0), (np.stack((uv[:-1, 1], uv[1:, 1], uv[1:, 4], uv[:-1, 4]), 1), 150.0),
-                          (np.stack((uv[:-1, 2], uv[1:, 2], uv[1:, 3], uv[:-1, 3]), 1), 108.0)):
+    for quads, albedo in (
+        (posts, 105.0),
+        (np.stack((uv[:-1, 1], uv[1:, 1], uv[1:, 4], uv[:-1, 4]), 1), 150.0),
+        (np.stack((uv[:-1, 2], uv[1:, 2], uv[1:, 3], uv[:-1, 3]), 1), 108.0),
+    ):
         fixed = list((np.clip(quads, -8000, 8000) * 16 - 8).astype(np.int32))
         colour = _tone(light, np.array((albedo, albedo + 2, albedo + 4)), x, y)
         for quad in fixed:
@@ -266,8 +328,13 @@ def _building(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) 
     gain = light.sky * 0.85 + light.sunshine * lit + light.beam(x, y) * 0.4
     lost = light.lost((x + float(ends[1, 0])) / 2)
     table = np.clip(np.arange(256)[:, None] * gain * (1 - lost) + light.veil * lost, 0, 255).astype(np.uint8)
-    patch = cv2.warpPerspective(cv2.LUT(wall, table.reshape(256, 1, 3)), matrix, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR,
-                                borderMode=cv2.BORDER_REPLICATE)
+    patch = cv2.warpPerspective(
+        cv2.LUT(wall, table.reshape(256, 1, 3)),
+        matrix,
+        (int(x1 - x0), int(y1 - y0)),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
     mask = np.zeros(patch.shape[:2], np.uint8)
     cv2.fillConvexPoly(mask, ((quad - (x0, y0)) * 16 - 8).astype(np.int32), 255, cv2.LINE_AA, 4)
     region = picture[y0:y1, x0:x1]

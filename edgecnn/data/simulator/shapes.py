@@ -16,6 +16,12 @@ Colour = tuple[float, float, float]  # BGR
 HEAD, TAIL, BRAKE = 1, 2, 3  # lamps; 0 = no lamp
 
 
+def colour_of(values: NDArray[np.floating]) -> Colour:
+    """Three numbers as a colour."""
+    b, g, r = values.tolist()
+    return b, g, r
+
+
 @dataclass(frozen=True)
 class Mesh:
     """Faces of convex parts. Within a part later faces are painted over earlier ones (decals)."""
@@ -60,9 +66,7 @@ class Sculptor:
         self._centres.append(centre)
         self._layers.append(layer)
 
-    def face(
-        self, points: object, colour: Colour, *, gloss: float = 0.0, lamp: int = 0, detail: bool = False
-    ) -> None:
+    def face(self, points: object, colour: Colour, *, gloss: float = 0.0, lamp: int = 0, detail: bool = False) -> None:
         """A convex planar polygon (n, 3) of the current part."""
         p = np.asarray(points, np.float32)
         self._verts.append(p)
@@ -85,8 +89,16 @@ class Sculptor:
             for k in range(r.shape[1] - 1):
                 self.face((r[end, k], r[end, k + 1], mirror[end, k + 1], mirror[end, k]), colour, gloss=gloss)
 
-    def box(self, x: tuple[float, float], y: tuple[float, float], z: tuple[float, float], colour: Colour, *,
-            gloss: float = 0.0, layer: int = 1) -> None:
+    def box(
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        z: tuple[float, float],
+        colour: Colour,
+        *,
+        gloss: float = 0.0,
+        layer: int = 1,
+    ) -> None:
         """A new part: an upright block."""
         self.part(((x[0] + x[1]) / 2, (y[0] + y[1]) / 2, (z[0] + z[1]) / 2), layer)
         c = np.array([(a, b, h) for a in x for b in y for h in z])
@@ -94,8 +106,18 @@ class Sculptor:
         for corners in sides:
             self.face(c[list(corners)], colour, gloss=gloss)
 
-    def quad(self, plane: str, at: float, a: tuple[float, float], b: tuple[float, float], colour: Colour, *,
-             gloss: float = 0.0, lamp: int = 0, detail: bool = True) -> None:
+    def quad(
+        self,
+        plane: str,
+        at: float,
+        a: tuple[float, float],
+        b: tuple[float, float],
+        colour: Colour,
+        *,
+        gloss: float = 0.0,
+        lamp: int = 0,
+        detail: bool = True,
+    ) -> None:
         """A decal rectangle: plane "x" spans y = a, z = b; plane "y" spans x = a, z = b."""
         corners = ((a[0], b[0]), (a[1], b[0]), (a[1], b[1]), (a[0], b[1]))
         points = [(at, p, q) for p, q in corners] if plane == "x" else [(p, at, q) for p, q in corners]
@@ -104,8 +126,11 @@ class Sculptor:
     def disc(self, x: float, y: float, z: float, radius: float, colour: Colour, *, detail: bool = False) -> None:
         """A decal circle in the plane y = const: wheels."""
         a = np.linspace(0, 2 * np.pi, 15)[:-1]
-        self.face(np.stack((x + radius * np.cos(a), np.full(14, y), np.maximum(z + radius * np.sin(a), 0)), 1), colour,
-                  detail=detail)
+        self.face(
+            np.stack((x + radius * np.cos(a), np.full(14, y), np.maximum(z + radius * np.sin(a), 0)), 1),
+            colour,
+            detail=detail,
+        )
 
     def done(self) -> Mesh:
         verts = np.concatenate(self._verts)
@@ -122,9 +147,20 @@ class Sculptor:
         inward = ((middle - centres[part]) * normal).sum(1) < 0
         normal[inward] *= -1
         lamps = {k: middle[lamp == k] for k in (HEAD, TAIL, BRAKE)}
-        return Mesh(verts, start, normal, (normal * middle).sum(1), colour.astype(np.float32), gloss.astype(np.float32),
-                    tuple((int(f), int(lamp[f])) for f in np.flatnonzero(lamp)), part, detail, centres,
-                    np.array(self._layers), lamps)
+        return Mesh(
+            verts,
+            start,
+            normal,
+            (normal * middle).sum(1),
+            colour.astype(np.float32),
+            gloss.astype(np.float32),
+            tuple((int(f), int(lamp[f])) for f in np.flatnonzero(lamp)),
+            part,
+            detail,
+            centres,
+            np.array(self._layers),
+            lamps,
+        )
 
 
 def _cross(a: F32, b: F32) -> F32:
@@ -155,5 +191,11 @@ class Modeller:
 
     def done(self, lamps: dict[int, F32] | None = None) -> Figure:
         spheres = np.array(self._spheres, np.float32)
-        return Figure(spheres[:, :3], spheres[:, 3], np.array(self._start), np.array(self._colours, np.float32), tuple(self._rings),
-                      lamps or {})
+        return Figure(
+            spheres[:, :3],
+            spheres[:, 3],
+            np.array(self._start),
+            np.array(self._colours, np.float32),
+            tuple(self._rings),
+            lamps or {},
+        )

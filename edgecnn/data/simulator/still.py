@@ -8,15 +8,16 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
+from edgecnn.data.classes import CAR
 from edgecnn.data.sample import Sample
 from edgecnn.data.simulator import models
+from edgecnn.data.simulator.bodywork import Model
 from edgecnn.data.simulator.camera import Camera, Profile, View, Wave
 from edgecnn.data.simulator.light import Sensor, make_light, paint_sky
 from edgecnn.data.simulator.paint import Thing
 from edgecnn.data.simulator.road import Ground, Layout, make_layout, surface
 from edgecnn.data.simulator.scene import PAD, SKY_ABOVE, SKY_BELOW, SKY_MARGIN, Setting, render
 from edgecnn.data.simulator.scenery import make_props
-from edgecnn.scene import Truth
 
 
 def make_profile(rng: np.random.Generator, kind: str) -> Profile:
@@ -35,7 +36,16 @@ def make_camera(rng: np.random.Generator, width: int, height: int, layout: Layou
     focal = width / 2 / math.tan(math.radians(rng.uniform(45, 85)) / 2)
     low = rng.uniform() < 0.8
     pitch = math.atan((rng.uniform(-0.14, 0.1) * height) / focal)  # the horizon lies within the middle of the picture
-    return Camera(focal, focal, width / 2, height / 2, rng.uniform(1.1, 1.6) if low else rng.uniform(1.6, 2.2), pitch, width, height)
+    return Camera(
+        focal,
+        focal,
+        width / 2,
+        height / 2,
+        rng.uniform(1.1, 1.6) if low else rng.uniform(1.6, 2.2),
+        pitch,
+        width,
+        height,
+    )
 
 
 def make_setting(rng: np.random.Generator, kind: str, camera: Camera, light_name: str | None = None) -> Setting:
@@ -43,7 +53,9 @@ def make_setting(rng: np.random.Generator, kind: str, camera: Camera, light_name
     sky = paint_sky(light, rng, camera.width + 2 * PAD + SKY_MARGIN, SKY_ABOVE, SKY_BELOW, camera.fx)
     zebras = tuple(np.sort(rng.uniform(8, 900, 9))) if kind == "town" else ()
     bonnet = rng.uniform(0.04, 0.12) if rng.uniform() < 0.2 else 0.0
-    return Setting(layout, light, Sensor.draw(rng, light), Ground(surface(layout, light, rng), light), sky, zebras, bonnet)
+    return Setting(
+        layout, light, Sensor.draw(rng, light), Ground(surface(layout, light, rng), light), sky, zebras, bonnet
+    )
 
 
 class _Crowd:
@@ -54,12 +66,12 @@ class _Crowd:
         self.things: list[Thing] = []
         self._taken: list[tuple[float, float, float, float]] = []  # s, d and half extents
 
-    def put(self, model: models.Model, s: float, d: float, yaw: float = 0.0, speed: float = 0.0) -> None:
+    def put(self, model: Model, s: float, d: float, yaw: float = 0.0, speed: float = 0.0) -> None:
         c, n = abs(math.cos(yaw)), abs(math.sin(yaw))
         half_s, half_d = (c * model.length + n * model.width) / 2, (n * model.length + c * model.width) / 2
         if any(abs(s - a) < half_s + e + 0.2 and abs(d - b) < half_d + f + 0.1 for a, b, e, f in self._taken):
             return
-        if s - half_s < self.s + 1.6 and model.label != models.CAR:
+        if s - half_s < self.s + 1.6 and model.label != CAR:
             return
         phase, brake = float(self.rng.uniform(0, 6.28)), bool(self.rng.uniform() < 0.2)
         self.things.append(Thing(len(self.things) + 1, model, s, d, yaw, speed, phase, brake))
@@ -78,8 +90,12 @@ def populate(rng: np.random.Generator, layout: Layout, s0: float, ego_lane: int)
             model = models.from_stock(rng, "motorbike") if two else models.vehicle(rng, heavy)
             if rng.uniform() < 0.75:
                 oncoming = k < 0
-                yaw = (math.pi if oncoming else 0.0) + (rng.normal(0, 0.03) if rng.uniform() < 0.92 else rng.normal(0, 0.5))
-                crowd.put(model, s + model.length / 2, layout.lane(k) + rng.normal(0, 0.25), yaw, -12.0 if oncoming else 12.0)
+                yaw = (math.pi if oncoming else 0.0) + (
+                    rng.normal(0, 0.03) if rng.uniform() < 0.92 else rng.normal(0, 0.5)
+                )
+                crowd.put(
+                    model, s + model.length / 2, layout.lane(k) + rng.normal(0, 0.25), yaw, -12.0 if oncoming else 12.0
+                )
             s += model.length + rng.exponential(13 / dense) + 2.0
     left, right = layout.kerb
     for side, edge in ((1, right), (-1, left)):
@@ -88,13 +104,21 @@ def populate(rng: np.random.Generator, layout: Layout, s0: float, ego_lane: int)
             while s < s0 + 90:
                 model = models.vehicle(rng, 0.05)
                 if rng.uniform() < 0.7:
-                    crowd.put(model, s + model.length / 2, edge - side * layout.parking_m / 2, 0.0 if side > 0 else math.pi)
+                    crowd.put(
+                        model, s + model.length / 2, edge - side * layout.parking_m / 2, 0.0 if side > 0 else math.pi
+                    )
                 s += model.length + rng.uniform(0.8, 4)
         if layout.kind != "motorway":
             lane_edge = layout.right if side > 0 else layout.left
             for _ in range(rng.poisson(1.6 if layout.kind == "town" else 0.8)):
                 s = s0 + 4 + rng.gamma(1.6, 13)
-                crowd.put(models.two_wheeler(rng), s, lane_edge + side * rng.uniform(0.1, 0.7), 0.0 if side > 0 else math.pi, side * 5.0)
+                crowd.put(
+                    models.two_wheeler(rng),
+                    s,
+                    lane_edge + side * rng.uniform(0.1, 0.7),
+                    0.0 if side > 0 else math.pi,
+                    side * 5.0,
+                )
     _walkers(rng, crowd, layout, s0)
     return crowd.things
 
@@ -110,7 +134,9 @@ def _walkers(rng: np.random.Generator, crowd: _Crowd, layout: Layout, s0: float)
         d = rng.uniform(left, right) if crossing else edge + side * rng.uniform(0.2, max(layout.pavement_m, 1.2))
         yaw = rng.choice((-1, 1)) * math.pi / 2 if crossing else rng.choice((0.0, math.pi))
         for i in range(1 + int(rng.uniform() < 0.25)):
-            crowd.put(models.from_stock(rng, "person"), s + i * rng.uniform(-0.4, 0.4), d + i * 0.7, yaw + rng.normal(0, 0.25))
+            crowd.put(
+                models.from_stock(rng, "person"), s + i * rng.uniform(-0.4, 0.4), d + i * 0.7, yaw + rng.normal(0, 0.25)
+            )
     if rng.uniform() < 0.08:  # a crossing road: somebody drives across
         yaw = float(rng.choice((-1, 1)) * math.pi / 2)
         crowd.put(models.vehicle(rng), s0 + rng.uniform(12, 40), rng.uniform(-6, 8), yaw)
@@ -128,14 +154,19 @@ def still(seed: int, index: int, width: int = 640, height: int = 384) -> Sample:
     layout = setting.layout
     lane = int(rng.integers(layout.own))
     view = View(
-        layout_camera, make_profile(rng, kind), float(rng.uniform(0, 800)), layout.lane(lane) + rng.normal(0, 0.35),
-        yaw=rng.normal(0, 0.025), pitch=0.0, roll=rng.normal(0, 0.012),
+        layout_camera,
+        make_profile(rng, kind),
+        float(rng.uniform(0, 800)),
+        layout.lane(lane) + rng.normal(0, 0.35),
+        yaw=rng.normal(0, 0.025),
+        pitch=0.0,
+        roll=rng.normal(0, 0.012),
     )
     things = populate(rng, layout, view.s, lane)
     props = make_props(layout, rng, view.s - 10, view.s + 200)
     bgr, truth = render(setting, view, things, props, 12.0, rng)
     if index % 4 == 3:
-        bgr = cv2.flip(bgr, 1)
+        bgr = np.asarray(cv2.flip(bgr, 1), np.uint8)
         boxes = truth.xyxy.copy()
         boxes[:, 0], boxes[:, 2] = width - truth.xyxy[:, 2], width - truth.xyxy[:, 0]
         truth = replace(truth, xyxy=boxes)

@@ -12,15 +12,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.data.classes import PERSON, TWO_WHEELER
 from edgecnn.data.simulator import models
+from edgecnn.data.simulator.bodywork import Model
 from edgecnn.data.simulator.camera import Profile
-from edgecnn.data.simulator.models import Model
 from edgecnn.data.simulator.paint import Thing
 from edgecnn.data.simulator.road import Layout
 
-Scenario = Literal[
-    "traffic", "stopped_lead", "braking_lead", "slower_lead", "adjacent_car", "cut_out", "oncoming"
-]
+Scenario = Literal["traffic", "stopped_lead", "braking_lead", "slower_lead", "adjacent_car", "cut_out", "oncoming"]
 STAGED: tuple[str, ...] = ("stopped_lead", "braking_lead", "slower_lead", "adjacent_car", "cut_out", "oncoming")
 G = 9.81
 EGO_LENGTH, CAMERA_TO_BUMPER = 4.4, 1.5  # m
@@ -197,7 +196,16 @@ class World:
     def snapshot(self, drift: tuple[float, float]) -> Snapshot:
         """`drift`: metres to the right of the lane's centre, and the yaw that goes with it."""
         things = tuple(
-            Thing(i + 1, a.model, a.s, a.d, a.yaw + (math.pi if a.way < 0 else 0.0), a.way * a.speed + a.walk[0], a.phase, a.brake)
+            Thing(
+                i + 1,
+                a.model,
+                a.s,
+                a.d,
+                a.yaw + (math.pi if a.way < 0 else 0.0),
+                a.way * a.speed + a.walk[0],
+                a.phase,
+                a.brake,
+            )
             for i, a in enumerate(self.agents)
         )
         return Snapshot(self.ego.s, self.layout.lane(self.ego.lane) + drift[0], drift[1], self.ego.speed, things)
@@ -217,9 +225,9 @@ def _advance(a: Agent, acceleration: float, dt: float) -> None:
     a.s += a.way * 0.5 * (before + a.speed) * dt + a.walk[0] * dt
     a.d += a.walk[1] * dt
     a.brake = a.lane is not None and (acceleration < -0.8 or a.speed < 0.2)
-    if a.model.label == models.PERSON:
+    if a.model.label == PERSON:
         a.phase += 6.6 / a.model.height * abs(a.walk[0] + a.walk[1]) * dt
-    elif a.model.label == models.TWO_WHEELER:
+    elif a.model.label == TWO_WHEELER:
         a.phase += a.speed / 5.5 * 2 * math.pi * dt * 1.2
 
 
@@ -231,7 +239,9 @@ def stage(rng: np.random.Generator, layout: Layout, scenario: str) -> World:
     front = ego.s + CAMERA_TO_BUMPER
 
     def ahead(gap: float, speed: float, k: int, wish: float | None = None) -> Agent:
-        return Agent(model, front + gap + model.length / 2, layout.lane(k), speed, speed if wish is None else wish, lane=k)
+        return Agent(
+            model, front + gap + model.length / 2, layout.lane(k), speed, speed if wish is None else wish, lane=k
+        )
 
     match scenario:
         case "stopped_lead":
@@ -268,8 +278,17 @@ def random_traffic(rng: np.random.Generator, layout: Layout, zebras: tuple[float
         while s < end:
             model = models.from_stock(rng, "motorbike") if rng.uniform() < 0.07 else models.vehicle(rng, heavy)
             speed = wish * rng.uniform(0.85, 1.0)
-            agents.append(Agent(model, s + model.length / 2, layout.lane(k) + rng.normal(0, 0.15), speed,
-                                wish * rng.uniform(0.85, 1.1), way, k))
+            agents.append(
+                Agent(
+                    model,
+                    s + model.length / 2,
+                    layout.lane(k) + rng.normal(0, 0.15),
+                    speed,
+                    wish * rng.uniform(0.85, 1.1),
+                    way,
+                    k,
+                )
+            )
             s += model.length + 6 + speed * 0.8 + rng.exponential(gap)
     reach = ego.s + pace * seconds + 160
     left, right = layout.kerb
@@ -285,13 +304,18 @@ def random_traffic(rng: np.random.Generator, layout: Layout, zebras: tuple[float
             lane_edge = layout.right if side > 0 else layout.left
             riders = rng.poisson((reach - ego.s) / (90 if layout.kind == "town" else 220))
             for s in np.sort(rng.uniform(ego.s + 8, reach, riders)):
-                agents.append(Agent(models.from_stock(rng, "bicycle"), float(s), lane_edge + side * 0.75, 4.5, 4.5, side, 100 * side))
+                agents.append(
+                    Agent(
+                        models.from_stock(rng, "bicycle"), float(s), lane_edge + side * 0.75, 4.5, 4.5, side, 100 * side
+                    )
+                )
     _pedestrians(rng, agents, layout, zebras, ego.s, reach)
     return World(layout, ego, agents, zebras)
 
 
-def _pedestrians(rng: np.random.Generator, agents: list[Agent], layout: Layout, zebras: tuple[float, ...], start: float,
-                 end: float) -> None:
+def _pedestrians(
+    rng: np.random.Generator, agents: list[Agent], layout: Layout, zebras: tuple[float, ...], start: float, end: float
+) -> None:
     left, right = layout.kerb
     if layout.pavement_m:
         for side, edge in ((1, right), (-1, left)):
@@ -299,16 +323,30 @@ def _pedestrians(rng: np.random.Generator, agents: list[Agent], layout: Layout, 
                 way = int(rng.choice((-1, 1)))
                 # Two files, one for each way, so that nobody walks through anybody.
                 d = edge + side * (0.75 if way * side > 0 else 1.45)
-                agents.append(Agent(models.from_stock(rng, "person"), float(s), d, 0, 0, walk=(1.25 * way, 0.0), yaw=0.0 if way > 0 else math.pi,
-                                    phase=rng.uniform(0, 6.28)))
+                agents.append(
+                    Agent(
+                        models.from_stock(rng, "person"),
+                        float(s),
+                        d,
+                        0,
+                        0,
+                        walk=(1.25 * way, 0.0),
+                        yaw=0.0 if way > 0 else math.pi,
+                        phase=rng.uniform(0, 6.28),
+                    )
+                )
     for k, s in enumerate(zebras):
         for i in range(rng.poisson(1.2)):
             side = int(rng.choice((-1, 1)))
             d = (right + 0.35) if side > 0 else (left - 0.35)
-            agents.append(Agent(models.from_stock(rng, "person"), s + 0.6 + 0.8 * i, d, 0, 0, zebra=k, yaw=-side * math.pi / 2))
+            agents.append(
+                Agent(models.from_stock(rng, "person"), s + 0.6 + 0.8 * i, d, 0, 0, zebra=k, yaw=-side * math.pi / 2)
+            )
 
 
-def drift(rng: np.random.Generator, times: NDArray[np.float64], speed: float, size: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def drift(
+    rng: np.random.Generator, times: NDArray[np.float64], speed: float, size: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """How we wander within the lane: metres to the right and the yaw that goes with it, one per time."""
     offset, rate = np.zeros_like(times), np.zeros_like(times)
     for period, share in ((7.0, 1.0), (3.1, 0.3)):
