@@ -70,19 +70,24 @@ class Profile:
     hills: tuple[Wave, ...]
 
     def bend(self, s0: float, x: F64 | float) -> F64:
-        return np.asarray(sum(w.offset(s0, x) for w in self.bends))
+        return _sum([w.offset(s0, x) for w in self.bends], x)
 
     def heading(self, s0: float, x: F64 | float) -> F64:
-        return np.asarray(sum(w.slope(s0, x) for w in self.bends))
+        return _sum([w.slope(s0, x) for w in self.bends], x)
 
     def rise(self, s0: float, x: F64 | float) -> F64:
-        return np.asarray(sum(w.offset(s0, x) for w in self.hills))
+        return _sum([w.offset(s0, x) for w in self.hills], x)
 
     def grade(self, s0: float, x: F64 | float) -> F64:
-        return np.asarray(sum(w.slope(s0, x) for w in self.hills))
+        return _sum([w.slope(s0, x) for w in self.hills], x)
 
     def curvature(self, s: float) -> float:
         return sum(w.curvature(s) for w in self.bends)
+
+
+def _sum(terms: list[F64], x: F64 | float) -> F64:
+    """Sum with the shape of x, also of no terms at all."""
+    return np.asarray(sum(terms, np.zeros(np.shape(x))))
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ class World:
         return best
 
     def _acceleration(self, a: Agent) -> float:
-        if a.lane is None:
+        if a.lane is None or self.scenario in STAGED:
             return 0.0
         half = a.model.length / 2
         gap, speed = self._gap_ahead(a.s, a.way, a.lane, half, a)
@@ -162,8 +162,8 @@ class World:
             if a.walk[1] == 0 and a.zebra in self._closed and self._calm(z):
                 side = 1 if a.d < 0 else -1
                 a.walk, a.yaw = (0.0, 1.35 * side), side * math.pi / 2
-            if a.walk[1] and ((a.walk[1] > 0 and a.d > right + 0.8) or (a.walk[1] < 0 and a.d < left - 0.8)):
-                a.zebra, a.walk, a.yaw = -1, (1.2, 0.0), 0.0
+            if a.walk[1] and ((a.walk[1] > 0 and a.d > right + 0.35) or (a.walk[1] < 0 and a.d < left - 0.35)):
+                a.zebra, a.walk = -1, (0.0, 0.0)
 
     def _calm(self, z: float) -> bool:
         """Nobody drives over the crossing, or is about to."""
@@ -183,15 +183,10 @@ class World:
             actor.brake = True
         if self.scenario == "cut_out":
             t = min(max((self.time - 1.5) / 2.5, 0.0), 1.0)
-            target = self.layout.lane(self.ego.lane + 1)
-            start = self.layout.lane(self.ego.lane)
+            start, target = self.layout.lane(self.ego.lane), self.layout.lane(self.ego.lane + 1)
             actor.d = start + (target - start) * t * t * (3 - 2 * t)
-            rate = (target - start) * 6 * t * (1 - t) / 2.5
-            actor.yaw = math.atan2(rate, actor.speed)
-            actor.lane = None if t < 0.5 else self.ego.lane + 1
-            self._cut = t
-            if t < 0.5:
-                actor.lane = self.ego.lane
+            actor.yaw = math.atan2((target - start) * 6 * t * (1 - t) / 2.5, actor.speed)
+            actor.lane = self.ego.lane + int(t >= 0.5)
 
     def snapshot(self, drift: tuple[float, float]) -> Snapshot:
         """`drift`: metres to the right of the lane's centre, and the yaw that goes with it."""
@@ -226,9 +221,9 @@ def _advance(a: Agent, acceleration: float, dt: float) -> None:
     a.d += a.walk[1] * dt
     a.brake = a.lane is not None and (acceleration < -0.8 or a.speed < 0.2)
     if a.model.label == PERSON:
-        a.phase += 6.6 / a.model.height * abs(a.walk[0] + a.walk[1]) * dt
+        a.phase += 2 * math.pi * abs(a.walk[0] + a.walk[1]) / (0.83 * a.model.height) * dt  # two steps
     elif a.model.label == TWO_WHEELER:
-        a.phase += a.speed / 5.5 * 2 * math.pi * dt * 1.2
+        a.phase += 2 * math.pi * a.speed / 4.6 * dt  # one turn of the pedals every 4.6 m
 
 
 def stage(rng: np.random.Generator, layout: Layout, scenario: str) -> World:
@@ -319,24 +314,16 @@ def _pedestrians(
     left, right = layout.kerb
     if layout.pavement_m:
         for side, edge in ((1, right), (-1, left)):
-            for s in rng.uniform(start, end, rng.poisson((end - start) / 16)):
-                way = int(rng.choice((-1, 1)))
-                # Two files, one for each way, so that nobody walks through anybody.
-                d = edge + side * (0.75 if way * side > 0 else 1.45)
-                agents.append(
-                    Agent(
-                        models.from_stock(rng, "person"),
-                        float(s),
-                        d,
-                        0,
-                        0,
-                        walk=(1.25 * way, 0.0),
-                        yaw=0.0 if way > 0 else math.pi,
-                        phase=rng.uniform(0, 6.28),
-                    )
-                )
+            for way in (-1, 1):  # two files, one for each way, so that nobody walks through anybody
+                s = start + rng.exponential(20)
+                while s < end:
+                    model = models.from_stock(rng, "person")
+                    d = edge + side * (1.0 if way * side > 0 else 1.7)
+                    walk, yaw = (1.25 * way, 0.0), (0.0 if way > 0 else math.pi)
+                    agents.append(Agent(model, s, d, 0, 0, walk=walk, yaw=yaw, phase=rng.uniform(0, 6.28)))
+                    s += 0.8 + rng.exponential(32)
     for k, s in enumerate(zebras):
-        for i in range(rng.poisson(1.2)):
+        for i in range(min(rng.poisson(1.2), 4)):
             side = int(rng.choice((-1, 1)))
             d = (right + 0.35) if side > 0 else (left - 0.35)
             agents.append(
