@@ -28,7 +28,9 @@ demo: $(READY) $(CLIP)
 	$(BIN)/edgecnn run $(BUNDLE) --source $(CLIP) --out $(OUT)/bikes
 	$(BIN)/edgecnn run $(BUNDLE) --source sim:7 --out $(OUT)/drive
 	$(BIN)/edgecnn bench $(BUNDLE) --source $(CLIP) --frames 100 --json > $(OUT)/bench.json
-	$(BIN)/edgecnn report $(BUNDLE) --run $(OUT)/bikes --run $(OUT)/drive --bench $(OUT)/bench.json --out $(OUT)/report.html
+	$(BIN)/edgecnn check $(BUNDLE) --json > $(OUT)/check.json || [ $$? -eq 9 ]
+	$(BIN)/edgecnn report $(BUNDLE) --run $(OUT)/bikes --run $(OUT)/drive \
+		--bench $(OUT)/bench.json --check $(OUT)/check.json --out $(OUT)/report.html
 	@echo
 	@echo "Made by this demo:"
 	@ls $(OUT)/bikes/*.mp4 $(OUT)/drive/*.mp4 $(OUT)/bikes/events.jsonl $(OUT)/drive/events.jsonl $(OUT)/report.html | sed 's|^|  $(CURDIR)/|'

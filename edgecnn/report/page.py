@@ -73,7 +73,7 @@ def _header(bundle: Bundle, check: Json) -> str:
 def _cards(bundle: Bundle, bench: Json, check: Json, runs: Sequence[Run]) -> str:
     cards: list[tuple[str, str]] = []
     sizes = {role: (bundle.path / name) for r in bundle.stages.values() for role, (name, _) in r.files.items()}
-    for role, words in (("fp32", "ONNX FP32"), ("int8", "ONNX INT8"), ("engine", "engine")):
+    for role, words in (("fp32", "ONNX FP32"), ("int8_cpu", "ONNX INT8, for CPUs"), ("engine", "engine")):
         if role in sizes and sizes[role].is_file():
             cards.append((words, _size(sizes[role].stat().st_size)))
     facts = {key: value for record in bundle.stages.values() for key, value in record.facts.items()}
@@ -110,6 +110,7 @@ def _run(run: Run) -> str:
         *([("warning", s["warning"])] if s["warning"] else []),
     ]
     caption = "<p>TTC: the shortest time to collision in the path. Dotted: hard cuts, where tracks are forgotten.</p>"
+    tracks = [(kind, f"track of a {label.replace('_', ' ')}") for label, kind in run.colours().items()]
     stills = "".join(_still(still, uri) for still, uri in run.stills)
     times = _table(
         ["stage", "frames", "p50 ms", "p95 ms", "p99 ms"],
@@ -117,7 +118,7 @@ def _run(run: Run) -> str:
     )
     return _section(
         f"Run: {run.source}",
-        f'<div class="stills">{stills}</div>{run.timeline()}{_legend(REASONS)}{caption}'
+        f'<div class="stills">{stills}</div>{run.timeline()}{_legend([*REASONS, *tracks])}{caption}'
         f"{_pairs(facts)}{_events(s['events'])}"
         f"<details><summary>Time a stage</summary>{times}</details>",
     )

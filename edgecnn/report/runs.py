@@ -74,6 +74,11 @@ class Run:
         plot.cuts([t for t, row in zip(at, self.frames, strict=True) if row["cut"]])
         return plot.svg(f"Timeline of {self.source}")
 
+    def colours(self) -> dict[str, str]:
+        """Label -> class of its tracks' bars."""
+        labels = sorted({track["label"] for row in self.frames for track in row["tracks"]})
+        return {label: f"t{i % 6}" for i, label in enumerate(labels)}
+
     def _lives(self, at: list[float]) -> list[tuple[float, float, str, str]]:
         """(from, to, class, tip) of the tracks that lived longest."""
         first: dict[int, float] = {}
@@ -83,7 +88,7 @@ class Run:
             for track in row["tracks"]:
                 first.setdefault(track["id"], t)
                 last[track["id"]], label[track["id"]] = t, track["label"]
-        kinds = {name: f"s{i % 4}" for i, name in enumerate(sorted(set(label.values())))}
+        kinds = self.colours()
         lives = sorted(first, key=lambda i: first[i] - last[i])[:LONGEST]
         return [(first[i], last[i], kinds[label[i]], f"{label[i]} {i}: {last[i] - first[i]:.1f} s") for i in lives]
 
