@@ -7,11 +7,14 @@ import types
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx.reference
 import pytest
+from onnx import helper, numpy_helper
 from tiny_detector import MODEL, make_bundle, write_network
 
 from edgecnn.backends import FRAME, choose, open_backend
+from edgecnn.backends import ort as ort_backend
 from edgecnn.backends import trt as trt_backend
 from edgecnn.backends.replay import Recorder, Replay
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
@@ -114,6 +117,64 @@ def test_no_network_at_all_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match="does not load"):
         open_backend(bundle, "fp32")
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "wanted"),
+    [
+        ("x86_64", "flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        ("x86_64", "flags\t\t: fpu avx2 avx_vnni\n", False),
+        ("AMD64", "flags\t\t: fpu avx2 avx512f\n", True),
+        ("x86_64", None, True),  # unknown: rather slow than wrong
+        ("aarch64", "Features\t: fp asimd asimddp\n", False),
+    ],
+)
+def test_x86_without_vnni_asks_for_exact_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: str, cpuinfo: str | None, wanted: bool
+) -> None:
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(ort_backend, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(ort_backend.platform, "machine", lambda: machine)
+    assert ort_backend.saturates() is wanted
+
+
+def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
+    """A 1x1 convolution over 64 channels, all 255 · 127: pairs of products leave 16 bits; the sum is 64 · 255 · 127."""
+    channels, value = 64, 255 * 127
+    array = {
+        "one": np.array(1, np.float32),
+        "zero_u8": np.array(0, np.uint8),
+        "zero_s8": np.array(0, np.int8),
+        "weight": np.full((2, channels, 1, 1), 127, np.int8),
+        "large": np.array(channels * value / 200, np.float32),
+        "spread": np.ones((channels, 3, 1, 1), np.float32) / 3,
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "spread"], ["wide"]),
+        helper.make_node("QuantizeLinear", ["wide", "one", "zero_u8"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "one", "zero_u8"], ["d"]),
+        helper.make_node("DequantizeLinear", ["weight", "one", "zero_s8"], ["w"]),
+        helper.make_node("Conv", ["d", "w"], ["y"]),
+        helper.make_node("QuantizeLinear", ["y", "large", "zero_u8"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "large", "zero_u8"], ["yd"]),
+        helper.make_node("GlobalAveragePool", ["yd"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, 2))],
+        [numpy_helper.from_array(a, name) for name, a in array.items()],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "sums.onnx"
+    )
+    model = ModelSpec("onnx", "classify", ("a", "b"), TensorSpec("x", (1, 3, 8, 8)))
+    backend = ort_backend.OnnxRuntime(tmp_path / "sums.onnx", model, threads=1)
+    came = backend({"x": np.full((1, 3, 8, 8), 255, np.float32)})["logits"]
+    np.testing.assert_allclose(came, channels * value, rtol=1e-3)
 
 
 def test_a_recording_answers_by_frame_number(bundle: Bundle, tmp_path: Path) -> None:
