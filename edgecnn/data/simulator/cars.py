@@ -96,7 +96,7 @@ def car(rng: np.random.Generator) -> Model:
     _cabin(k, (tail, cowl), (tail + f.rake_rear, cowl - f.rake_front), w, belt, height, coat, rng)
     for side in (-1, 1):  # mirrors
         a, b = sorted((side * (w - 0.04), side * (w + 0.16)))
-        k.box((cowl - 0.42, cowl - 0.3), (a, b), (belt - 0.02, belt + 0.13), coat, layer=3)
+        k.box((cowl - 0.42, cowl - 0.3), (a, b), (belt - 0.02, belt + 0.13), coat, layer=2)
     return Model(CAR, length, width, height, fixed(k.done()))
 
 

@@ -138,7 +138,9 @@ class World:
         e = self.ego
         gap, speed = self._gap_ahead(e.s + CAMERA_TO_BUMPER, 1, e.lane, 0.0, None)
         if self.scenario in STAGED:
-            return _late(e.speed, gap, speed)
+            lead = self.agents[0]
+            braking = 0.3 * G if self.scenario == "braking_lead" and lead.brake and lead.speed > 0 else 0.0
+            return _late(e.speed, gap, speed, braking)
         stop = self._stop_line(e.s + CAMERA_TO_BUMPER, 1, 0.0, e.speed)
         result = idm(e.speed, e.wish, gap, e.speed - speed)
         return min(result, idm(e.speed, e.wish, stop + 2.0, e.speed)) if stop < math.inf else result
@@ -206,12 +208,15 @@ class World:
         return Snapshot(self.ego.s, self.layout.lane(self.ego.lane) + drift[0], drift[1], self.ego.speed, things)
 
 
-def _late(speed: float, gap: float, lead: float) -> float:
-    """A driver who doesn't look: full speed until 1.3 s before impact, then just enough to stop 2 m behind."""
+def _late(speed: float, gap: float, lead: float, braking: float) -> float:
+    """A driver who doesn't look: full speed until 1.3 s before impact, then just enough to end 2 m behind.
+
+    `gap`: from our bumper, m; `braking`: of the car ahead, m/s².
+    """
     closing = speed - lead
-    if closing <= 0.05 or gap / closing > 1.3:
+    if closing <= 0.0 or (gap > 3.0 and gap / closing > 1.3):
         return 0.0
-    return -min(closing**2 / (2 * max(gap - 2.0, 0.3)) + 0.5, 12.0)
+    return -min(closing**2 / (2 * max(gap - 2.0, 0.3)) + 0.5 + braking, 12.0)
 
 
 def _advance(a: Agent, acceleration: float, dt: float) -> None:
