@@ -25,7 +25,7 @@ from edgecnn.recipe import QuantizeSection, Recipe
 
 @pytest.fixture(scope="module")
 def int8() -> ModelProto:
-    return quantize(tiny(), feeds(4), 4, QuantizeSection()).tensorrt
+    return quantize(tiny(), feeds(4), QuantizeSection()).tensorrt
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_each_rule_catches_its_fault_and_nothing_else_fires(
 
 
 def test_the_cpu_form_is_refused() -> None:
-    findings = lint.check_model(quantize(tiny(), feeds(4), 4, QuantizeSection()).cpu)
+    findings = lint.check_model(quantize(tiny(), feeds(4), QuantizeSection()).cpu)
     assert {"type", "bias"} <= {finding.rule for finding in findings}
 
 

@@ -21,7 +21,8 @@ from edgecnn.quantize import run_stage, stage
 from edgecnn.quantize import settings as stage_settings
 from edgecnn.quantize.correct import corrected, measure
 from edgecnn.quantize.cpu import cpu_form, pack, to_unsigned
-from edgecnn.quantize.graph import load, prepare
+from edgecnn.quantize.equalize import equalized, spans
+from edgecnn.quantize.graph import View, load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales, weight_scales
 from edgecnn.quantize.ranges import Histogram, amax, collect, tapped
 from edgecnn.recipe import QuantizeSection, Recipe
@@ -165,7 +166,7 @@ def test_tail_stays_float_and_focus_is_quantised_once() -> None:
     chosen = plan(prepare(detector()))
     assert chosen.points == {"focus": [("body", 0)], "silu": [("box", 0), ("score", 0)]}
     assert chosen.cpu_points == {"body": [("gate", 0), ("silu", 0)], "gate": [("silu", 1)]}
-    result = stage.quantize(detector(), feeds(), 16, QuantizeSection())
+    result = stage.quantize(detector(), feeds(), QuantizeSection())
     exact, rounded = answers(detector(), feeds(1)[0])[0], answers(result.tensorrt, feeds(1)[0])[0]
     assert np.abs(exact[:, 4:] - rounded[:, 4:]).max() < 0.05  # scores survive beside boxes 640 times as large
 
@@ -282,6 +283,52 @@ def test_correction_takes_out_the_mean_error() -> None:
     np.testing.assert_allclose(rounded(corrected(model, error)), means(model), atol=1e-4)
 
 
+def uneven() -> ModelProto:
+    """Channels of very different loudness: to a depthwise reader, and behind MaxPool and Concat to a dense one."""
+    s = Sketch(5)
+    first = s.relu(s.conv("x", "first", 8, 3))
+    tail = s.relu(s.conv(first, "depth", 8, 8, groups=8))
+    cat = s.node("Concat", [s.relu(s.conv("x", "other", 4, 3)), tail, tail], "cat", axis=1)
+    pool = s.node("MaxPool", [cat], "pool", kernel_shape=[2, 2])
+    s.relu(s.conv(pool, "dense", 8, 20))
+    s.conv("dense.relu", "last", 4, 8)
+    gains = {"first": 8, "depth": 8, "other": 4}
+    for name, count in gains.items():
+        gain = np.geomspace(1, 30, count, dtype=np.float32)
+        for part in ("w", "b"):
+            tensor = next(t for t in s.weights if t.name == f"{name}.{part}")
+            value = numpy_helper.to_array(tensor)
+            value = value * gain.reshape(-1, *[1] * (value.ndim - 1))
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    return s.model({"last": [1, 4, 31, 47]})
+
+
+def test_evening_channels_keeps_the_answers_and_helps() -> None:
+    model = prepare(uneven())
+    assert [(x.tensor, [(r.conv.name, r.offset) for r in x.readers]) for x in spans(View(model))] == [
+        ("first.relu", [("depth", 0)]),
+        ("depth.relu", [("dense", 4), ("dense", 12)]),
+        ("other.relu", [("dense", 0)]),
+        ("dense.relu", [("last", 0)]),
+    ]
+    better = equalized(model, feeds(4))
+    loud = [np.abs(tapped(better, ["first.relu"]).run(["first.relu"], {"x": x})[0]).max((0, 2, 3)) for x in feeds(4)]
+    assert np.ptp(np.mean(loud, axis=0)) < 1e-3 * np.mean(loud)  # as loud as one another for the depthwise reader
+    chosen = plan(model)
+    noise = []
+    for network in (model, better):
+        for x in feeds(2):
+            np.testing.assert_allclose(answers(network, x)[0], answers(model, x)[0], rtol=1e-4, atol=1e-4)
+        rounded = insert(network, chosen.points, scales(chosen, calibrated(network, chosen, feeds(4))), chosen.kernels)
+        noise.append(stage.sqnr(model, rounded, feeds(4), optimise=False)["last"])
+    assert noise[1] > noise[0] + 1.5
+
+
+def test_residuals_and_outputs_are_not_evened() -> None:
+    """The stem is read by an Add, the joined tensor comes from one, and a shared weight can serve only one reader."""
+    assert [x.tensor for x in spans(View(prepare(tiny())))] == ["depthwise.relu", "left.relu"]
+
+
 def test_a_kernel_that_rounding_ruins_stays_float() -> None:
     """One channel 1000 times as loud as the others leaves them a single level; a depthwise kernel needs them all."""
     s = Sketch(4)
@@ -291,14 +338,14 @@ def test_a_kernel_that_rounding_ruins_stays_float() -> None:
     quiet = numpy_helper.to_array(next(t for t in s.weights if t.name == "depth.w")).copy()
     quiet[0] = 1e-4  # the loud channel hardly counts in the output
     next(t for t in s.weights if t.name == "depth.w").CopyFrom(numpy_helper.from_array(quiet, "depth.w"))
-    result = stage.quantize(s.model({"depth": [1, 8, 32, 48]}), feeds(), 16, QuantizeSection())
+    result = stage.quantize(s.model({"depth": [1, 8, 32, 48]}), feeds(), QuantizeSection())
     assert result.weak == ("depth",) and result.plan.kernels == ("first",)
     assert result.rounding["depth"].sqnr_db < 20 < result.rounding["first"].sqnr_db
 
 
 @pytest.mark.parametrize("method", ["percentile", "entropy", "max"])
 def test_answers_stay_close(method: str) -> None:
-    result = stage.quantize(tiny(), feeds(), 16, QuantizeSection(ranges=method))
+    result = stage.quantize(tiny(), feeds(), QuantizeSection(ranges=method))
     for file in (result.tensorrt, result.cpu):
         assert stage.sqnr(tiny(), file, feeds(4), optimise=False)["fc"] > 20
 

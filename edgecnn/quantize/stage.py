@@ -1,9 +1,9 @@
-"""The stage itself: plan → ranges → weak kernels back to float → bias correction → both files → how far off."""
+"""The stage itself: plan → even channels → ranges → weak kernels back to float → biases → both files → how far off."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import onnx
 import onnxruntime as ort  # type: ignore[import-untyped]
 from onnx import ModelProto
 
-from edgecnn.bundle import Bundle, atomic
+from edgecnn.bundle import Bundle, ModelSpec, atomic
 from edgecnn.data import Dataset, open_dataset
 from edgecnn.data.calibration import open_list
 from edgecnn.progress import note, tracked
 from edgecnn.quantize.correct import Rounding, corrected, decibel, measure
 from edgecnn.quantize.cpu import cpu_form
+from edgecnn.quantize.equalize import equalized
 from edgecnn.quantize.graph import load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales
 from edgecnn.quantize.ranges import amax, collect, tapped
@@ -45,20 +46,21 @@ class Quantized:
     samples: list[F32]  # at most MEASURED of the inputs, spread over all
 
 
-def quantize(model: ModelProto, feeds: Iterable[F32], count: int, section: QuantizeSection) -> Quantized:
-    """Quantise an FP32 network on `count` calibration inputs (1, C, H, W), which pass by once."""
+def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection) -> Quantized:
+    """Quantise an FP32 network on calibration inputs (1, C, H, W).
+
+    Raises InputError if there is none, RecipeError for an unknown name in `keep_float`, ModelError for inf or nan.
+    """
     model = prepare(model)
     chosen = plan(model, section.keep_float)
-    some: list[F32] = []
-
-    def passing() -> Iterator[F32]:
-        for index, x in enumerate(tracked(feeds, "calibrate", count)):
-            if index % -(-count // MEASURED) == 0:
-                some.append(x.copy())
-            yield x
-
-    histograms = collect(model, chosen.tensors, passing(), section.bins)
+    some = [feeds[i] for i in range(0, len(feeds), max(1, -(-len(feeds) // MEASURED)))]
+    model = equalized(model, some)
+    every = (feeds[i] for i in range(len(feeds)))
+    histograms = collect(model, chosen.tensors, tracked(every, "calibrate", len(feeds)), section.bins)
     ranges = {name: amax(h, section.ranges, section.percentile) for name, h in histograms.items()}
+    entry = model.graph.input[0].name
+    if entry in ranges and histograms[entry].max <= 128 and all(np.array_equal(x, np.rint(x)) for x in some):
+        ranges[entry] = 127.0  # whole numbers from -128 to 127, such as a picture less 128, are int8 as they stand
     rounding = measure(model, chosen, scales(chosen, ranges), tracked(some, "measure rounding", len(some)))
     weak = tuple(name for name, error in rounding.items() if error.sqnr_db < FLOOR_DB)
     if weak:
@@ -98,8 +100,7 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
     data = calibration(section)
     if len(data) < FEW:
         note(f"calibrating on {len(data)} pictures only; 64 or more of the road that the camera will see are better")
-    preprocess = Preprocess(spec)
-    result = quantize(source, (preprocess(data[i].bgr)[0] for i in range(len(data))), len(data), section)
+    result = quantize(source, Inputs(spec, data), section)
     files = {"int8": "model.int8.onnx", "int8_cpu": "model.int8.cpu.onnx", "ranges": "ranges.json"}
     save(result.tensorrt, bundle.path / files["int8"])
     save(result.cpu, bundle.path / files["int8_cpu"])
@@ -121,6 +122,19 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
         note(f"{name} stays float: rounding alone leaves it {result.rounding[name].sqnr_db:.1f} dB, under {FLOOR_DB:g}")
     tools = {"onnx": onnx.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__}
     return bundle.with_stage("quantize", settings=settings, version=version, files=files, facts=facts, tools=tools)
+
+
+class Inputs(Sequence[F32]):
+    """Pictures through the one preprocess, (1, C, H, W) each, made when they are asked for."""
+
+    def __init__(self, spec: ModelSpec, data: Dataset) -> None:
+        self.preprocess, self.data = Preprocess(spec), data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.preprocess(self.data[index].bgr)[0].copy()
 
 
 def calibration(section: QuantizeSection) -> Dataset:
