@@ -19,7 +19,14 @@ def note(text: str) -> None:
 def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar with the time that remains; yields `advance(n)`. Off a terminal it says when it starts and ends."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     console = Console(stderr=True)
     if not console.is_terminal:
