@@ -44,10 +44,12 @@ class Preprocess:
             self._canvas[:] = model.pad
             self._letterbox = box
         inner_width, inner_height = max(1, round(width * box.scale_x)), max(1, round(height * box.scale_y))
-        shrink = box.scale_x < 0.5
-        resized = cv2.resize(
-            bgr, (inner_width, inner_height), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        )
+        # Far smaller: halve by area first, which OpenCV does twenty times faster than one INTER_AREA to any size.
+        while bgr.shape[0] > 2 * inner_height and bgr.shape[1] > 2 * inner_width:
+            bgr = cv2.resize(
+                bgr[: bgr.shape[0] & ~1, : bgr.shape[1] & ~1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
+            )  # type: ignore[assignment]
+        resized = cv2.resize(bgr, (inner_width, inner_height), interpolation=cv2.INTER_LINEAR)
         left, top = int(box.left), int(box.top)
         if model.fit == "crop":
             self._canvas[:] = resized[-top : model.height - top, -left : model.width - left]

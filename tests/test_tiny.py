@@ -15,16 +15,16 @@ from edgecnn.compile import compile_recipe
 RECIPE = """
 name: tiny
 model: {arch: lenet5}
-train: {data: {kind: sim_crops, seed: 1, pictures: 400}, epochs: 6, batch: 32, lr: 0.02}
+train: {data: {kind: sim_crops, seed: 1, pictures: 160}, epochs: 40, batch: 16, lr: 0.02}
 slim:
   gap: true
-  finetune: {data: {kind: sim_crops, seed: 1, pictures: 400}, epochs: 10, batch: 32, lr: 0.05}
-  check: {kind: sim_crops, seed: 2, pictures: 100}
+  finetune: {data: {kind: sim_crops, seed: 1, pictures: 160}, epochs: 60, batch: 16, lr: 0.05}
+  check: {kind: sim_crops, seed: 4, pictures: 40}
 export: {compare: {kind: sim_crops, seed: 3, pictures: 4}}
-quantize: {data: {kind: sim_crops, seed: 3, pictures: 32}}
+quantize: {data: {kind: sim_crops, seed: 3, pictures: 24}}
 build: {target: rtx-sm86}
 check:
-  data: {kind: sim_crops, seed: 4, pictures: 100}
+  data: {kind: sim_crops, seed: 4, pictures: 40}
   gates: {top1: 0.5}
 """
 

@@ -55,7 +55,7 @@ def spec_for(section: ModelSection) -> ModelSpec:
                 mean=(33.3,) * 3,  # MNIST's
                 std=(78.6,) * 3,
                 channels="grey",
-                fit="stretch",
+                pad=0,
             )
         case "resnet18":
             return ModelSpec(
