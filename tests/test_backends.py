@@ -63,7 +63,10 @@ def test_answers_stay_the_callers_own(bundle: Bundle) -> None:
         (True, "engine", "engine"),
     ],
 )
-def test_precision_names_one_file(tmp_path: Path, int8: bool, precision: str, role: str) -> None:
+def test_precision_names_one_file(
+    tmp_path: Path, int8: bool, precision: str, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort_backend, "saturates", lambda: False)  # a CPU with VNNI
     assert choose(make_bundle(tmp_path, int8=int8), precision) == role  # type: ignore[arg-type]
 
 
@@ -380,7 +383,10 @@ def test_without_a_gpu_the_engine_is_a_missing_dependency(
     bundle = bundle.with_stage(
         "build", settings={}, version=1, files={"engine": "model.rtx-sm86.engine"}, facts={}, tools={}
     )
+    monkeypatch.setattr(ort_backend, "saturates", lambda: False)
     assert choose(bundle, "auto") == "int8_cpu"
+    monkeypatch.setattr(ort_backend, "saturates", lambda: True)
+    assert choose(bundle, "auto") == "fp32"  # without VNNI, exact INT8 is the slower of the two
     with pytest.raises(MissingDependency, match=r"no CUDA device.*--precision int8"):
         open_backend(bundle, "engine")
 

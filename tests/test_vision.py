@@ -114,7 +114,7 @@ def test_a_large_picture_is_averaged_not_sampled() -> None:
     picture = noise(256, 384)  # four times the net
     tensor, _ = Preprocess(replace(MODEL, mean=(0.0,) * 3, std=(1.0,) * 3))(picture)
     means = picture.reshape(64, 4, 96, 4, 3).mean(axis=(1, 3))
-    np.testing.assert_allclose(tensor[0].transpose(1, 2, 0), means, atol=0.51)
+    np.testing.assert_allclose(tensor[0].transpose(1, 2, 0), means, atol=1.01)  # halved twice, rounded twice
 
 
 def test_grey() -> None:

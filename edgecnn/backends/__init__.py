@@ -54,7 +54,8 @@ def choose(bundle: Bundle, precision: Precision) -> str:
     """The role of the file that a precision means here. Raises BundleError where the bundle has none.
 
     fp32 and int8 run on the CPU: for int8 that is the file with unsigned activations, 2-4 times faster there than
-    TensorRT's signed form. `auto` is the engine where this machine can load one, then int8, then fp32.
+    TensorRT's signed form. `auto` is the engine where this machine can load one, then int8, then fp32; but fp32 on an
+    x86 without VNNI, where exact INT8 is the slower of the two.
     """
     match precision:
         case "fp32":
@@ -66,7 +67,10 @@ def choose(bundle: Bundle, precision: Precision) -> str:
         case "auto":
             if bundle.has("engine") and _can_load(bundle):
                 return "engine"
-            return next((role for role in ("int8_cpu", "int8") if bundle.has(role)), "fp32")
+            from edgecnn.backends.ort import saturates
+
+            faster = () if saturates() else ("int8_cpu", "int8")
+            return next((role for role in faster if bundle.has(role)), "fp32")
         case other:
             raise ModelError(f"precision '{other}'", wanted=f"one of {', '.join(get_args(Precision))}")
 
