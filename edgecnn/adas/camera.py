@@ -66,7 +66,7 @@ class Camera:
 @dataclass(frozen=True)
 class PathSettings:
     half_width_m: float = 1.0  # of the corridor that we are about to drive through
-    look_ahead_s: float = 1.0  # an object must also be expected in the corridor after this time (cut-outs, curves)
+    look_ahead_s: float = 2.0  # it must be expected there then too, or at contact if sooner (cut-outs, bends)
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,10 @@ def place(
     xyxy: NDArray[Any],
     sideways: NDArray[Any],
     growth: NDArray[Any],
+    ttc_s: NDArray[Any],
 ) -> Place:
-    """Of boxes (N, 4) px whose centres move `sideways` (N,) px/s and that grow by `growth` (N,) 1/s; nan = unknown.
+    """Of boxes (N, 4) px whose centres move `sideways` (N,) px/s, that grow by `growth` (N,) 1/s (nan = unknown) and
+    are reached in `ttc_s` (N,).
 
     In the path: the lower edge, laid on the road, reaches into the corridor now and after the look-ahead.
     """
@@ -97,7 +99,7 @@ def place(
     # X = (u - cx) Z / fx, so dX/dt = du/dt Z / fx + X dZ/dt / Z, and dZ/dt / Z = -growth.
     distance = np.where(np.isfinite(forward), forward, 0.0)
     drift = sideways * distance / camera.fx - middle * np.nan_to_num(growth)
-    later = middle + settings.look_ahead_s * drift
+    later = middle + np.minimum(ttc_s, settings.look_ahead_s) * drift
     reach = settings.half_width_m + half
     with np.errstate(invalid="ignore"):  # nan: no road under it
         in_path = (np.abs(middle) < reach) & (np.abs(later) < reach)

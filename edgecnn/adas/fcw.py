@@ -20,7 +20,7 @@ class FcwSettings:
     off_s: float = 4.5  # a warning lasts while it is below this
     on_frames: int = 3  # consecutive frames of danger before a warning
     off_frames: int = 8  # consecutive frames without before it ends
-    sureness: float = 0.5  # standard deviations by which contact before `on_s` must be expected
+    sureness: float = 0.2  # standard deviations by which contact before `on_s` must be expected
     steady_s: float = 10.0  # at the present closing speed alone, contact must be nearer than this
     seen_s: float = 0.4  # a track not detected for longer is no ground for a new warning
 

@@ -11,7 +11,7 @@ from edgecnn.scene import I64, Bool
 
 
 class ById:
-    """`memory["name"][memory.rows(ids)]`; every column starts at its fill value for an id not met before."""
+    """First `at = memory.rows(ids)`, then `memory["name"][at]`; an id not met before starts at each column's fill."""
 
     def __init__(self, **fills: Any) -> None:
         """A fill is the value of one row: a scalar, or an array where a row is an array."""

@@ -58,8 +58,9 @@ class SceneAnalysis:
         self._frame = self._frame + 1 if frame is None else frame
         if measured is None:
             measured = np.where((tracks.missed == 0)[:, None], tracks.xyxy, np.float32(np.nan))
+        sideways = tracks.velocity[:, 0]
         contact = self._ttc.step(tracks.id, measured, t_ns / 1e9)
-        where = place(self.camera, self.settings.path, tracks.xyxy, tracks.velocity[:, 0], contact.growth)
+        where = place(self.camera, self.settings.path, tracks.xyxy, sideways, contact.growth, contact.ttc_s)
         distance = where.forward_m if self._known else np.full(len(tracks), np.nan)
         warned, events = self._fcw.step(tracks, contact, where.in_path, distance, t_ns=t_ns, frame=self._frame)
         return Scene(

@@ -22,13 +22,13 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TtcSettings:
-    window_s: float = 1.2  # of measurements that the fit looks at
+    window_s: float = 1.5  # of measurements that the fit looks at
     capacity: int = 64  # measurements kept a track
-    least: int = 5  # measurements before there is an estimate ...
-    least_s: float = 0.3  # ... and the time that they span
+    least: int = 6  # measurements before there is an estimate ...
+    least_s: float = 0.5  # ... and the time that they span
     noise_px: float = 0.7  # expected deviation of a side of a detected box; the residuals correct it
     noise_weight: float = 5.0  # ... and count as much as this many residuals
-    acceleration: float = 3.0  # expected deviation of the relative acceleration, m/s² ...
+    acceleration: float = 4.0  # expected deviation of the relative acceleration, m/s² ...
     size_m: float = 1.6  # ... of an object of this size sqrt(wh): together they bound c2
     border_px: float = 2.0  # a box this close to the picture's edge is cut off by it
 
@@ -72,7 +72,7 @@ class Contact:
     def _deviation(self, t: F64) -> F64:
         """(N,) of y(t)."""
         basis = np.stack([np.ones_like(t), t, t * t], axis=1)
-        return np.sqrt(np.einsum("ni,nij,nj->n", basis, self.covariance, basis))
+        return np.asarray(np.sqrt(np.einsum("ni,nij,nj->n", basis, self.covariance, basis)))
 
 
 def contact_time(c0: F64, c1: F64, c2: F64) -> F64:

@@ -42,10 +42,14 @@ def assign(similarity: F64, at_least: float) -> tuple[Index, Index]:
         none = np.zeros(0, np.int64)
         return none, none
     allowed = similarity >= at_least
-    # Where no row and no column has two candidates the gate has already decided (the common case on a road).
-    if allowed.sum(axis=0).max() <= 1 and allowed.sum(axis=1).max() <= 1:
-        rows, columns = np.nonzero(allowed)
-        return rows, columns
-    rows, columns = linear_sum_assignment(np.where(allowed, similarity, 0.0), maximize=True)
-    kept = allowed[rows, columns]
-    return rows[kept], columns[kept]
+    # A pair without rivals is decided by the gate (the common case on a road); only the others need the search.
+    row_count, column_count = allowed.sum(axis=1), allowed.sum(axis=0)
+    rows, columns = np.nonzero(allowed & (row_count == 1)[:, None] & (column_count == 1)[None])
+    row_count[rows], column_count[columns] = 0, 0
+    rivals, wanted = np.flatnonzero(row_count), np.flatnonzero(column_count)
+    if len(rivals):
+        pairs = np.ix_(rivals, wanted)
+        i, j = linear_sum_assignment(np.where(allowed[pairs], similarity[pairs], 0.0), maximize=True)
+        kept = allowed[pairs][i, j]
+        rows, columns = np.append(rows, rivals[i[kept]]), np.append(columns, wanted[j[kept]])
+    return rows, columns

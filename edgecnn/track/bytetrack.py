@@ -17,6 +17,9 @@ from edgecnn.scene import F32, I64, Bool, Detections, Tracks
 from edgecnn.track.assign import F64, Index, assign, iou
 from edgecnn.track.motion import Motion, Noise
 
+_FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
+_YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -102,7 +105,7 @@ class ByteTrack:
             raise ValueError(f"{len(xyxy)} boxes and {len(ok)} flags for the {len(self._shown)} tracks last returned")
         self._advance(t_ns)
         if ok.any():
-            self._motion.update(self._shown[ok], xyxy[ok], self.settings.noise, FLOW_NOISE)
+            self._motion.update(self._shown[ok], xyxy[ok], self.settings.noise, _FLOW_NOISE)
         self._drop_outside(frame_size)
         return self._tracks()
 
@@ -187,23 +190,24 @@ class ByteTrack:
         self._motion = self._motion.joined(Motion.born(found.xyxy, self.settings.noise))
 
     def _drop_duplicates(self) -> None:
-        state = self._state
-        boxes = self._motion.xyxy()
-        same = (iou(boxes, boxes) > self.settings.duplicate) & (state.label[:, None] == state.label[None])
-        older = state.hits[:, None] > state.hits[None]
-        older |= (state.hits[:, None] == state.hits[None]) & (state.id[:, None] < state.id[None])
-        doubled = (same & older).any(axis=0)
-        if doubled.any():
-            self._keep(~doubled)
+        """A lost or young track that lies on another of its class: the younger of the two goes."""
+        state, boxes = self._state, self._motion.xyxy()
+        suspect = np.flatnonzero(state.lost | (state.hits <= _YOUNG))
+        same = (iou(boxes[suspect], boxes) > self.settings.duplicate) & (state.label[suspect][:, None] == state.label)
+        same[np.arange(len(suspect)), suspect] = False
+        i, j = np.nonzero(same)
+        i = suspect[i]
+        first = (state.hits[i] > state.hits[j]) | ((state.hits[i] == state.hits[j]) & (state.id[i] < state.id[j]))
+        keep = np.ones(len(boxes), bool)
+        keep[np.where(first, j, i)] = False
+        self._keep(keep)
 
     def _drop_outside(self, frame_size: tuple[int, int]) -> None:
         """Tracks whose centre was carried out of the picture have left it."""
         width, height = frame_size
         x, y = self._motion.value[:, 0], self._motion.value[:, 1]
         inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-        keep = inside | (self._state.missed == 0)
-        if not keep.all():
-            self._keep(keep)
+        self._keep(inside | (self._state.missed == 0))
 
     def _keep(self, rows: Bool) -> None:
         if not rows.all():
@@ -227,6 +231,3 @@ class ByteTrack:
             missed=state.missed[rows],
             confirmed=np.ones(len(rows), bool),
         )
-
-
-FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
