@@ -1,6 +1,7 @@
 """TensorRT 10 and 11, as JetPack 6.1 and later bring it: an engine for the GPU of this very machine.
 
-Unverified on a board: no Jetson was at hand.
+Unverified on a board: no Jetson was at hand. Every name that it and `network` use was held against the real bindings of
+10.3.0, 10.16.1.11 and 11.4.0.106, over stub libraries.
 """
 
 from __future__ import annotations
