@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import Bundle, atomic
-from edgecnn.errors import RecipeError
+from edgecnn.errors import MissingDependency, RecipeError
 from edgecnn.progress import note
 
 if TYPE_CHECKING:
@@ -24,7 +24,12 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     """Check the INT8 file, build it, read the evidence. Raises BuildError, MissingDependency."""
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependency(
+            "onnx is not installed: the check before the build needs it", do="Run: pip install onnx"
+        ) from error
 
     from edgecnn.build import lint, targets, worker, xray
 

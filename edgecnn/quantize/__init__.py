@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import Bundle, sha256
+from edgecnn.errors import MissingDependency
 
 if TYPE_CHECKING:
     from edgecnn.recipe import Recipe
@@ -30,6 +31,9 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     """Write both INT8 files and the ranges. Raises InputError, RecipeError, ModelError."""
-    from edgecnn.quantize.stage import quantize_bundle
+    try:
+        from edgecnn.quantize.stage import quantize_bundle
+    except ModuleNotFoundError as error:
+        raise MissingDependency(f"{error.name} is not installed", do="Run: pip install 'edgecnn[desk]'") from error
 
     return quantize_bundle(bundle, recipe, settings(recipe), VERSION)
