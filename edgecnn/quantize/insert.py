@@ -8,9 +8,9 @@ on biases. Placement follows NVIDIA's guidance (TensorRT developer guide, "Q/DQ 
 - the input of a global average pool;
 - behind a Concat, MaxPool, Resize or reshape, and before it too, with one shared scale, so that it merely moves bytes.
 
-Weights stay FP32 constants before their pair, as TensorRT 8 wants them (not tried there); TensorRT for RTX 1.7 takes that
-form and int8 constants alike. All of it is driven by demand from Conv and Gemm backwards: a tail that feeds none (box
-decoding, scores) stays float.
+Weights stay FP32 constants before their pair, as TensorRT 8 wants them (not tried there); TensorRT for RTX 1.7 takes
+that form and int8 constants alike. All of it is driven by demand from Conv and Gemm backwards: a tail that feeds none
+(box decoding, scores) stays float.
 """
 
 from __future__ import annotations
