@@ -21,7 +21,7 @@ MODEL = ModelSpec(
     decode="roadnet",
     strides=(8, 16, 32),
     mean=(128.0, 128.0, 128.0),
-    widths={"stem": 16},
+    widths={"stem": (3, 16)},
 )
 
 
@@ -126,14 +126,14 @@ def test_a_stage_made_again_forgets_the_later_ones(bundle: Bundle) -> None:
 
 
 def test_a_stage_finds_the_model_as_the_one_before_left_it(bundle: Bundle) -> None:
-    slimmer = replace(MODEL, widths={"stem": 8})
+    slimmer = replace(MODEL, widths={"stem": (3, 8)})
     (bundle.path / "slim.bin").write_text("slim", "utf-8")
     slim = bundle.with_stage(
         "slim", settings={}, version=1, files={"slim": "slim.bin"}, facts={}, tools={}, model=slimmer
     )
-    assert slim.require_model().widths == {"stem": 8}
-    assert slim.before("export").require_model().widths == {"stem": 8}
-    assert slim.before("slim").require_model().widths == {"stem": 16}
+    assert slim.require_model().widths == {"stem": (3, 8)}
+    assert slim.before("export").require_model().widths == {"stem": (3, 8)}
+    assert slim.before("slim").require_model().widths == {"stem": (3, 16)}
     assert slim.before("train").model is None
 
 

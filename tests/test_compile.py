@@ -16,7 +16,7 @@ from edgecnn.compile import compile_recipe
 from edgecnn.errors import BundleError, ModelError, RecipeError
 from edgecnn.recipe import Recipe
 
-MODEL = ModelSpec("lenet5", "classify", ("a", "b"), TensorSpec("image", (1, 1, 32, 32)), widths={"c1": 6})
+MODEL = ModelSpec("lenet5", "classify", ("a", "b"), TensorSpec("image", (1, 1, 32, 32)), widths={"c1": (1, 6)})
 TEXT = "name: tiny\nmodel: {arch: lenet5}\ntrain: {epochs: 1}\nslim: {prune: 0.5}\n"
 
 
@@ -36,7 +36,7 @@ class FakeStage:
         self.runs.append(self.name)
         model = MODEL if self.name == "train" else bundle.require_model()
         if self.name == "slim":
-            model = replace(model, widths={"c1": model.widths["c1"] // 2})
+            model = replace(model, widths={"c1": (1, model.widths["c1"][1] // 2)})
         with atomic(bundle.path / f"{self.name}.json") as temporary:
             temporary.write_text(json.dumps({"settings": self.settings(recipe), **model.widths}), "utf-8")
             if self.fails:
@@ -46,7 +46,7 @@ class FakeStage:
             settings=self.settings(recipe),
             version=self.VERSION,
             files={self.name: f"{self.name}.json"},
-            facts={"width": model.widths["c1"]},
+            facts={"width": model.widths["c1"][1]},
             tools={},
             model=model,
         )
@@ -171,18 +171,18 @@ def test_a_stage_that_fails_leaves_the_bundle_as_it_was(
 
 
 def test_a_recipe_that_loses_a_stage_gets_the_model_of_the_one_before(recipe: Path, out: Path, runs: list[str]) -> None:
-    assert compile_recipe(recipe, out).bundle.require_model().widths == {"c1": 3}
+    assert compile_recipe(recipe, out).bundle.require_model().widths == {"c1": (1, 3)}
     recipe.write_text(TEXT.replace("slim: {prune: 0.5}\n", ""), "utf-8")
     runs.clear()
     done = compile_recipe(recipe, out).bundle
     assert runs == ["export", "quantize", "build"] and "slim" not in done.stages
-    assert done.require_model().widths == {"c1": 6}
+    assert done.require_model().widths == {"c1": (1, 6)}
 
 
 def test_slimming_again_starts_from_the_whole_network(recipe: Path, out: Path, runs: list[str]) -> None:
     compile_recipe(recipe, out)
     recipe.write_text(TEXT.replace("0.5", "0.6"), "utf-8")
-    assert compile_recipe(recipe, out).bundle.require_model().widths == {"c1": 3}
+    assert compile_recipe(recipe, out).bundle.require_model().widths == {"c1": (1, 3)}
 
 
 @pytest.mark.parametrize(
