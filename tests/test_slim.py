@@ -26,6 +26,7 @@ def test_pruned_network_is_smaller_by_what_was_asked_and_loads_back(arch: str, t
     if arch == "resnet18":
         spec = replace(spec, input=replace(spec.input, shape=(1, 3, 64, 96)))
     net = zoo.build(spec)
+    weigh(net, spec.input.shape)
     slim = prune(net, spec.input.shape, 0.3, 8)
     before, after = size(net, spec.input.shape), size(slim, spec.input.shape)
     assert 0.45 * before.macs < after.macs <= 0.7 * before.macs
@@ -42,6 +43,12 @@ def test_pruned_network_is_smaller_by_what_was_asked_and_loads_back(arch: str, t
     assert own.widths == described.widths
 
 
+def weigh(net: nn.Module, shape: tuple[int, ...]) -> None:
+    """Gradients of some loss: the larger the outputs, the larger."""
+    torch.manual_seed(1)
+    torch.stack([y.square().sum() for y in flat(net(torch.rand(shape)))]).sum().backward()  # type: ignore[no-untyped-call]
+
+
 def flat(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
 
@@ -49,6 +56,7 @@ def flat(answer: torch.Tensor | tuple[torch.Tensor, ...]) -> tuple[torch.Tensor,
 def test_the_full_network_is_left_alone() -> None:
     spec = zoo.spec_for(ModelSection(arch="roadnet", height=64, width=96))
     net = zoo.build(spec)
+    weigh(net, spec.input.shape)
     widths = read_widths(net)
     prune(net, spec.input.shape, 0.2, 8)
     assert read_widths(net) == widths
@@ -56,8 +64,24 @@ def test_the_full_network_is_left_alone() -> None:
 
 def test_too_much_is_refused() -> None:
     spec = zoo.spec_for(ModelSection(arch="lenet5"))
+    net = zoo.build(spec)
+    weigh(net, spec.input.shape)
     with pytest.raises(ModelError, match="round_to"):
-        prune(zoo.build(spec), spec.input.shape, 0.99, 8)
+        prune(net, spec.input.shape, 0.99, 8)
+
+
+def test_channels_that_do_nothing_go_first() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    last = net[2]
+    assert isinstance(last, nn.Conv2d)
+    last.weight.data[:, ::2] = 0  # every second channel is never read
+    weigh(net, (1, 3, 16, 16))
+    slim = prune(net, (1, 3, 16, 16), 0.4, 8)
+    first, kept = net[0].weight, slim.get_submodule("0").weight
+    assert isinstance(first, torch.Tensor) and isinstance(kept, torch.Tensor)
+    came_from = [int((first - channel).abs().sum((1, 2, 3)).argmin()) for channel in kept]
+    assert 8 <= len(came_from) < 32 and all(i % 2 for i in came_from)
 
 
 def test_gap_keeps_the_convolutions_and_drops_the_fc() -> None:

@@ -29,7 +29,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     from edgecnn.slim.gap import with_gap
     from edgecnn.slim.prune import prune
     from edgecnn.zoo.count import size
-    from edgecnn.zoo.fit import accuracy, fit
+    from edgecnn.zoo.fit import accuracy, add_gradients, fit
     from edgecnn.zoo.widths import read_widths
 
     section = recipe.slim
@@ -39,6 +39,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     if section.gap:
         net, spec = with_gap(net, spec)
     if section.prune:
+        add_gradients(net, spec, section.finetune)
         net = prune(net, spec.input.shape, section.prune, section.round_to)
         spec = replace(spec, widths=read_widths(net))
     losses = fit(net, spec, section.finetune, guide=before)

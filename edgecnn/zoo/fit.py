@@ -103,6 +103,16 @@ def fit(net: nn.Module, spec: ModelSpec, section: TrainSection, guide: nn.Module
     return losses
 
 
+def add_gradients(net: nn.Module, spec: ModelSpec, section: TrainSection) -> None:
+    """Leave the gradient of the loss over the section's first pictures in the parameters."""
+    some = section.data.model_copy(update={"pictures": min(section.data.pictures, 4 * section.batch)})
+    data = Batchable.read(spec, some, "pictures to weigh channels on")
+    torch.manual_seed(section.seed)
+    net.eval().zero_grad()
+    for rows in torch.split(torch.arange(len(data.x)), section.batch):
+        _loss(net, spec, data, rows, None).backward()  # type: ignore[no-untyped-call]
+
+
 def _loss(net: nn.Module, spec: ModelSpec, data: Batchable, rows: Tensor, guide: nn.Module | None) -> Tensor:
     x = data.x[rows].contiguous(memory_format=torch.channels_last)
     if spec.task == "classify":
