@@ -50,7 +50,7 @@ class Digits:
 
 def _read(path: Path) -> tuple[U8, U8]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return archive["x"].astype(np.uint8), archive["y"].astype(np.uint8)
     if ".csv" in path.suffixes:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)

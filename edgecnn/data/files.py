@@ -49,7 +49,7 @@ def read_text(path: Path, what: str) -> str:
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:
-        raise InputError(f"no {what} at {path}") from None
+        raise InputError(f"there is no {path}", wanted=what) from None
     except (UnicodeDecodeError, IsADirectoryError):
         raise InputError(f"{path} is not text", wanted=what) from None
 

@@ -40,10 +40,10 @@ class Model:
 
 
 def moving(pose: Callable[[float], Figure]) -> Callable[[float], Figure]:
-    """The pose at the nearest of 24 phases, each modelled once."""
-    step = 2 * math.pi / 24
+    """The pose at the nearest of 16 phases, each modelled once."""
+    step = 2 * math.pi / 16
     build = functools.cache(lambda k: pose(k * step))
-    return lambda phase: build(round(phase / step) % 24)
+    return lambda phase: build(round(phase / step) % 16)
 
 
 def darker(colour: Colour, k: float) -> Colour:

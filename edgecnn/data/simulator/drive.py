@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.data.simulator.camera import Camera, Profile, View, Wave
 from edgecnn.data.simulator.scene import render
 from edgecnn.data.simulator.scenery import make_props
+from edgecnn.data.simulator.sprites import Sprites
 from edgecnn.data.simulator.still import make_profile, make_setting
 from edgecnn.data.simulator.traffic import STAGED, drift, random_traffic, stage
 from edgecnn.errors import InputError
@@ -87,6 +88,7 @@ class Drive:
             world.step(1 / fps)
         self._props = make_props(layout, rng, 0.0, world.ego.s + 260)
         self._shake = _shake(rng, times)
+        self._sprites = Sprites(self.camera, self._setting.light)
 
     def __len__(self) -> int:
         return len(self._snapshots)
@@ -105,7 +107,7 @@ class Drive:
             raise IndexError(f"frame {i} of a drive of {len(self)}")
         view, snap, layout = self.view(i), self._snapshots[i], self._setting.layout
         rng = np.random.default_rng((self._seed, i, 7))
-        bgr, truth = render(self._setting, view, list(snap.things), self._props, snap.speed, rng)
+        bgr, truth = render(self._setting, view, list(snap.things), self._props, snap.speed, rng, self._sprites)
         lane = layout.lane(self._lane)
         ahead = np.geomspace(4.0, 80.0, 24)
         lines = [

@@ -90,6 +90,12 @@ class Light:
         )
         return np.asarray(albedo * gain + mirror)
 
+    def veiled(self, bgra: Any, lost: float, gain: NDArray[np.float64] | float = 1.0) -> Picture:
+        """Colours (…, 4) in a light `gain`, behind a haze that takes away the share `lost`."""
+        kept, added = np.ones(4), np.zeros(4)  # OpenCV takes four doubles as one factor a channel
+        kept[:3], added[:3] = gain * (1 - np.float64(lost)), self.veil * lost
+        return np.asarray(cv2.add(cv2.multiply(bgra, kept), added), np.uint8)
+
     @functools.cached_property
     def sky(self) -> NDArray[np.float64]:
         return np.array(self.sky_gain)

@@ -20,6 +20,7 @@ from edgecnn.scene import Picture
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Ids = NDArray[np.int32]
+Box = tuple[float, float, float, float]  # left, top, right, bottom, px
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Thing:
 class Patch:
     """An object as it looks: its box and its pixels inside the frame."""
 
-    box: tuple[float, float, float, float]  # px, unclipped
+    box: Box  # px, unclipped
     left: int
     top: int
     bgra: Picture  # (h, w, 4)
@@ -93,9 +94,7 @@ _CIRCLE = np.stack((np.cos(np.linspace(0, 2 * np.pi, 13)[:-1]), np.sin(np.linspa
 _SHIFT = 4
 
 
-def _canvas(
-    box: tuple[float, float, float, float], view: View, fill: NDArray[np.float64]
-) -> tuple[Picture, int, int, int] | None:
+def _canvas(box: Box, view: View, fill: NDArray[np.float64]) -> tuple[Picture, int, int, int] | None:
     """An empty canvas over the part of the box inside the frame: pixels, left, top, supersampling."""
     cam = view.camera
     left, top = max(math.floor(box[0]) - 1, 0), max(math.floor(box[1]) - 1, 0)
@@ -115,7 +114,7 @@ def _fixed(points: F64, left: int, top: int, ss: int) -> NDArray[np.int32]:
     return np.asarray(np.clip(p * (1 << _SHIFT), -(1 << 24), 1 << 24).round(), np.int32)
 
 
-def _box(points: F64) -> tuple[float, float, float, float]:
+def _box(points: F64) -> Box:
     low, high = points.min(0), points.max(0)
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
@@ -139,7 +138,7 @@ def draw(view: View, light: Light, thing: Thing, pose: Pose) -> Patch | None:
     return Patch(box, left, top, canvas)
 
 
-def _weather(canvas: Picture, box: tuple[float, float, float, float], left: int, top: int, seed: int) -> None:
+def _weather(canvas: Picture, box: Box, left: int, top: int, seed: int) -> None:
     """Uneven reflections and dirt, darker towards the ground, in place."""
     h, w = canvas.shape[:2]
     y = (np.arange(h) + top - box[1]) / (box[3] - box[1])
@@ -150,7 +149,7 @@ def _weather(canvas: Picture, box: tuple[float, float, float, float], left: int,
     canvas[..., :3] = cv2.multiply(canvas[..., :3], cv2.merge((gain, gain, gain)), scale=1 / 128)
 
 
-_Painted = tuple[tuple[float, float, float, float], Picture, int, int, int]
+_Painted = tuple[Box, Picture, int, int, int]
 
 
 def _lamp_colour(kind: int, thing: Thing, light: Light) -> F64 | None:
@@ -163,19 +162,70 @@ def _lamp_colour(kind: int, thing: Thing, light: Light) -> F64 | None:
     return np.array((40.0, 30, 215)) if kind == TAIL and on else None
 
 
-def _outside(box: tuple[float, float, float, float], view: View) -> bool:
+def _outside(box: Box, view: View) -> bool:
     return box[2] <= 0 or box[3] <= 0 or box[0] >= view.camera.width or box[1] >= view.camera.height
 
 
-def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, distance: float) -> _Painted | None:
+def _project_mesh(view: View, pose: Pose, mesh: Mesh) -> tuple[F64, NDArray[np.int64]] | None:
+    """Corners of all faces in px and where each face starts; None = all behind the camera or out of its sight."""
     axes = pose.axes(view, mesh.verts)
-    start = mesh.start
-    if axes[:, 0].max() <= NEAR_M:
+    farthest, nearest = float(axes[:, 0].max()), float(axes[:, 0].min())
+    aside = max(float(axes[:, 1].min()), -float(axes[:, 1].max()))  # m from the axis, if all on one side of it
+    if farthest <= NEAR_M or aside > farthest * view.camera.width / view.camera.fx:
         return None
-    if axes[:, 0].min() <= NEAR_M:
-        cut = [clip_near(axes[a:b]) for a, b in pairwise(start)]
-        axes, start = np.concatenate(cut), np.cumsum([0] + [len(c) for c in cut])
+    if nearest > NEAR_M:
+        return view.pixels(axes), mesh.start
+    ahead = np.minimum.reduceat(axes[:, 0], mesh.start[:-1]) > NEAR_M
+    behind = np.maximum.reduceat(axes[:, 0], mesh.start[:-1]) <= NEAR_M
+    cut = [
+        axes[a:b] if whole else axes[a:a] if gone else clip_near(axes[a:b])
+        for (a, b), whole, gone in zip(pairwise(mesh.start.tolist()), ahead, behind, strict=True)
+    ]
+    return view.pixels(np.concatenate(cut)), np.cumsum([0] + [len(c) for c in cut])
+
+
+@dataclass(frozen=True)
+class _FigurePixels:
+    """A figure in px: where its spheres are and their outlines, its rings, how far each sphere is."""
+
+    centre: F64  # (S, 2)
+    radius: F64  # (S,)
+    rim: F64  # (S, 12, 2)
+    forward: F64  # (S,) m
+    rings: list[tuple[F64, float]]  # points, width
+
+    def box(self) -> Box:
+        rings = [np.concatenate((p - w / 2, p + w / 2)) for p, w in self.rings]
+        return _box(np.concatenate([self.rim.reshape(-1, 2), *rings]))
+
+
+def _project_figure(view: View, pose: Pose, figure: Figure) -> _FigurePixels | None:
+    """None = it reaches behind the camera."""
+    axes = pose.axes(view, figure.centre)
+    if axes[:, 0].min() <= NEAR_M + 0.3:
+        return None
     uv = view.pixels(axes)
+    radius = figure.radius * view.camera.fx / axes[:, 0]
+    scale = view.camera.fx / max(float(pose.origin[0]), 1.0)
+    rings = [(view.pixels(pose.axes(view, points)), width * scale) for points, width, _ in figure.rings]
+    return _FigurePixels(uv, radius, uv[:, None] + radius[:, None, None] * _CIRCLE, axes[:, 0], rings)
+
+
+def extent(view: View, thing: Thing, pose: Pose) -> Box | None:
+    """The box around the whole silhouette, unclipped, px; None = behind the camera."""
+    shape = thing.model.pose(thing.phase)
+    if isinstance(shape, Mesh):
+        corners = _project_mesh(view, pose, shape)
+        return _box(corners[0]) if corners else None
+    pixels = _project_figure(view, pose, shape)
+    return pixels.box() if pixels else None
+
+
+def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, distance: float) -> _Painted | None:
+    corners = _project_mesh(view, pose, mesh)
+    if corners is None:
+        return None
+    uv, start = corners
     box = _box(uv)
     if _outside(box, view):
         return None
@@ -211,18 +261,10 @@ def _draw_mesh(view: View, light: Light, thing: Thing, pose: Pose, mesh: Mesh, d
 
 
 def _draw_figure(view: View, light: Light, pose: Pose, figure: Figure, distance: float) -> _Painted | None:
-    axes = pose.axes(view, figure.centre)
-    if axes[:, 0].min() <= NEAR_M + 0.3:
+    pixels = _project_figure(view, pose, figure)
+    if pixels is None:
         return None
-    uv = view.pixels(axes)
-    radius = figure.radius * view.camera.fx / axes[:, 0]
-    rim = uv[:, None] + radius[:, None, None] * _CIRCLE
-    rings = [
-        (view.pixels(pose.axes(view, points)), width * view.camera.fx / distance, c)
-        for points, width, c in figure.rings
-    ]
-    every = [rim.reshape(-1, 2)] + [np.concatenate((p - w / 2, p + w / 2)) for p, w, _ in rings]
-    box = _box(np.concatenate(every))
+    box = pixels.box()
     if _outside(box, view):
         return None
     lost = light.lost(distance)
@@ -237,18 +279,19 @@ def _draw_figure(view: View, light: Light, pose: Pose, figure: Figure, distance:
     if prepared is None:
         return None
     canvas, left, top, ss = prepared
-    for points, width, colour in rings:
+    for (points, width), (_, _, colour) in zip(pixels.rings, figure.rings, strict=True):
         tone = tones(np.array([colour], np.float32), 1.0)[0]
         cv2.polylines(
             canvas, [_fixed(points, left, top, ss)], True, tone, max(1, round(width * ss)), cv2.LINE_AA, _SHIFT
         )
-    outline = _fixed(rim, left, top, ss)
+    outline = _fixed(pixels.rim, left, top, ss)
     rounded = box[3] - box[1] > 36
     if rounded:
         towards = np.array((math.copysign(0.28, light.sun[1]), -0.2))
-        inner = _fixed(uv[:, None] + radius[:, None, None] * (_CIRCLE * 0.66 + towards), left, top, ss)
+        lit = pixels.centre[:, None] + pixels.radius[:, None, None] * (_CIRCLE * 0.66 + towards)
+        inner = _fixed(lit, left, top, ss)
     first = figure.start.tolist()
-    depth = np.round(np.add.reduceat(axes[:, 0], figure.start[:-1]) / np.diff(figure.start), 2)
+    depth = np.round(np.add.reduceat(pixels.forward, figure.start[:-1]) / np.diff(figure.start), 2)
     for i in np.argsort(-depth, kind="stable").tolist():
         rows = slice(first[i], first[i + 1])
         cv2.fillConvexPoly(canvas, cv2.convexHull(outline[rows].reshape(-1, 1, 2)), dark[i], cv2.LINE_AA, _SHIFT)
@@ -278,83 +321,3 @@ def stamp(ids: Ids, patch: Patch, id: int, below: float) -> int:
         patch.bgra[max(int(below) - patch.top, 0) :, :, 3] = 0
     ids[patch.top : patch.top + h, patch.left : patch.left + w][shown] = id
     return int(np.count_nonzero(solid))
-
-
-def shadows(picture: Picture, view: View, light: Light, things: list[Thing], where: list[Pose]) -> None:
-    """Dark ground under every object, and its cast shadow in sunshine, in place."""
-    mask = np.zeros(picture.shape[:2], np.uint8)
-    sunny = sum(light.sun_gain) > 0.6 and light.sun[2] > 0.1
-    kept = [(t, p) for t, p in zip(things, where, strict=True) if p.origin[0] > t.model.length / 2 + 2.5]
-    if not kept:
-        return
-    size = np.array([(t.model.length / 2 + 0.05, t.model.width / 2 + 0.05, 0) for t, _ in kept])
-    corners = np.array([(-1, -1, 0), (1, -1, 0), (1, 1, 0), (-1, 1, 0)]) * size[:, None]  # (N, 4, 3)
-    base = corners @ np.stack([p.matrix for _, p in kept]) + np.stack([p.origin for _, p in kept])[:, None]
-    foot = (view.project(base.reshape(-1, 3)) * 16 - 8).astype(np.int32).reshape(-1, 4, 2)
-    if sunny:
-        reach = np.minimum([t.model.height * 0.9 / light.sun[2] for t, _ in kept], 6.0)[:, None, None]
-        cast = base - reach * (light.sun[0], light.sun[1], 0)
-        seen = cast[..., 0].min(1) > 1.0
-        cast[..., 0] = np.maximum(cast[..., 0], 1.0)
-        tip = (view.project(cast.reshape(-1, 3)) * 16 - 8).astype(np.int32).reshape(-1, 4, 2)
-        for i in np.flatnonzero(seen):
-            cv2.fillConvexPoly(mask, cv2.convexHull(np.concatenate((foot[i], tip[i]))), 120, cv2.LINE_AA, 4)
-    for (thing, _), points in zip(kept, foot, strict=True):
-        cv2.fillConvexPoly(mask, points, 200 if thing.model.label < 2 else 110, cv2.LINE_AA, 4)
-    rows = np.flatnonzero(mask.any(1))
-    if not len(rows):
-        return
-    part = slice(max(int(rows[0]) - 4, 0), int(rows[-1]) + 5)
-    strength = 0.75 if sunny else 0.62 if light.headlights < 0.5 else 0.4
-    keep = cv2.convertScaleAbs(cv2.GaussianBlur(mask[part], (0, 0), 1.6), alpha=-strength, beta=255)
-    np.copyto(picture[part], cv2.multiply(picture[part], cv2.merge((keep, keep, keep)), scale=1 / 255))
-
-
-def mirror(picture: Picture, patch: Patch, light: Light) -> None:
-    """What a wet road shows of an object: its blurred, upturned picture below it, in place."""
-    bottom = min(math.ceil(patch.box[3]), picture.shape[0])
-    height = min(patch.bgra.shape[0], picture.shape[0] - bottom)
-    if light.wet < 0.12 or height < 3:
-        return
-    flipped = np.ascontiguousarray(patch.bgra[::-1][:height])
-    flipped = np.asarray(cv2.blur(flipped, (3, max(3, height // 3))), np.uint8)
-    fade = np.linspace(0.55, 0.1, height, dtype=np.float32)[:, None] * light.wet
-    flipped[..., 3] = (flipped[..., 3] * fade).astype(np.uint8)
-    blend(picture, patch.left, bottom, flipped)
-
-
-def glow(picture: Picture, view: View, light: Light, thing: Thing, pose: Pose) -> None:
-    """Halos around burning lamps, in place."""
-    if light.headlights < 0.12 and not thing.brake:
-        return
-    lamps = thing.model.pose(thing.phase).lamps
-    for kind in (TAIL, BRAKE) if pose.cos > 0 else (HEAD,):
-        spots = lamps.get(kind)
-        if spots is None or not len(spots) or (kind == BRAKE and not thing.brake):
-            continue
-        axes = pose.axes(view, spots)
-        if axes[:, 0].min() < 2 or light.lost(axes[0, 0]) > 0.9:
-            continue
-        strong = kind == HEAD
-        size = (0.5 if strong else 0.22) * (1.6 if thing.brake else 1) * (0.4 + 0.6 * light.headlights) * view.camera.fx
-        strength = (0.95 if strong else 0.7) * max(light.headlights, 0.3)
-        for (u, v), z in zip(view.pixels(axes).tolist(), axes[:, 0].tolist(), strict=True):
-            if size / z > 1:
-                radius = round(min(size / z + (3.5 if strong else 1.5), 90.0))
-                _add(picture, round(u) - radius, round(v) - radius, _halo(radius, strong, round(strength, 1)))
-
-
-def _add(picture: Picture, left: int, top: int, light: Picture) -> None:
-    """Add light to a region, cut at the frame, in place."""
-    x, y = max(left, 0), max(top, 0)
-    right, bottom = min(left + light.shape[1], picture.shape[1]), min(top + light.shape[0], picture.shape[0])
-    if right > x and bottom > y:
-        region = picture[y:bottom, x:right]
-        np.copyto(region, cv2.add(region, light[y - top : bottom - top, x - left : right - left]))
-
-
-@functools.lru_cache(400)
-def _halo(radius: int, white: bool, strength: float) -> Picture:
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    fall = np.clip(1 - np.hypot(x, y) / (radius + 0.5), 0, 1) ** 2.2 * strength
-    return np.asarray(fall[..., None] * ((235, 242, 255) if white else (45, 40, 255)), np.uint8)

@@ -9,15 +9,17 @@ import cv2
 import numpy as np
 
 from edgecnn.data.simulator.camera import View
+from edgecnn.data.simulator.effects import glow, mirror, shadows
 from edgecnn.data.simulator.light import Light, Sensor, paint_rain
-from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, glow, mirror, poses, shadows, stamp
+from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, poses, stamp
 from edgecnn.data.simulator.road import Ground, Layout, crossing
 from edgecnn.data.simulator.scenery import Prop, draw_prop
+from edgecnn.data.simulator.sprites import Sprites
 from edgecnn.scene import Picture, Truth
 
 PAD = 24  # px around the frame, so that a rolled camera sees no corner
 REACH_M = 230.0  # nothing beside the road is drawn farther away
-LEAST_PX = 5.0  # smaller road users are left out
+LEAST_PX = 7.0  # smaller road users are left out
 SKY_ABOVE, SKY_BELOW, SKY_MARGIN = 340, 20, 400  # px of the sky panorama
 
 
@@ -35,9 +37,15 @@ class Setting:
 
 
 def render(
-    setting: Setting, view: View, things: list[Thing], props: list[Prop], speed: float, rng: np.random.Generator
+    setting: Setting,
+    view: View,
+    things: list[Thing],
+    props: list[Prop],
+    speed: float,
+    rng: np.random.Generator,
+    sprites: Sprites | None = None,
 ) -> tuple[Picture, Truth]:
-    """The picture and its truth; `speed` is our own, m/s, for the time to collision."""
+    """The picture and its truth; `speed` is our own, m/s, for the time to collision. `sprites`: those of the drive."""
     cam, light = view.camera, setting.light
     picture = _background(setting, view)
     ids = np.zeros((cam.height, cam.width), np.int32)
@@ -50,7 +58,8 @@ def render(
     where = poses(view, ahead)
     shadows(picture, view, light, ahead, where)
     crest = view.crests(np.array([t.s - view.s for t in ahead]))
-    seen = [p for p in props if p.s + p.width > view.s + 2 and p.s - view.s < REACH_M]
+    reach = min(REACH_M, -math.log(0.03) * light.haze_m)
+    seen = [p for p in props if p.s + p.width > view.s + 2 and p.s - view.s < reach]
     bases = view.place(np.array([p.s for p in seen]), np.array([p.d for p in seen]))
     queue: list[tuple[float, int]] = [(t.s, i) for i, t in enumerate(ahead)]
     queue += [(p.s + (p.width * 0.5 if p.kind in ("building", "rail") else 0), -1 - i) for i, p in enumerate(seen)]
@@ -59,14 +68,15 @@ def render(
         if i < 0:
             draw_prop(picture, ids, view, light, seen[-1 - i], bases[-1 - i])
             continue
-        patch = draw(view, light, ahead[i], where[i])
+        thing, pose = ahead[i], where[i]
+        patch = sprites.draw(view, thing, pose) if sprites else draw(view, light, thing, pose)
         if patch is None:
             continue
         mirror(picture, patch, light)
-        full = stamp(ids, patch, ahead[i].id, float(crest[i]))
+        full = stamp(ids, patch, thing.id, float(crest[i]))
         blend(picture, patch.left, patch.top, patch.bgra)
-        glow(picture, view, light, ahead[i], where[i])
-        drawn.append((ahead[i], patch, full))
+        glow(picture, view, light, thing, pose)
+        drawn.append((thing, patch, full))
     if setting.bonnet:
         _bonnet(picture, ids, setting, rng)
     paint_rain(picture, light, rng)
@@ -103,11 +113,16 @@ def _zebras(picture: Picture, setting: Setting, view: View) -> None:
             continue
         lost = light.lost(x)
         colour = np.clip(np.array((205, 210, 210)) * (gain + light.beam(x, 0)) * (1 - lost) + light.veil * lost, 0, 255)
-        layer = picture.copy()
-        for s0, s1, d0, d1 in crossing(setting.layout, s):
-            quad = view.project(view.place(np.array((s0, s1, s1, s0)), np.array((d0, d0, d1, d1))))
-            cv2.fillConvexPoly(layer, (quad * 16 - 8).astype(np.int32), tuple(map(float, colour)), cv2.LINE_AA, 4)
-        cv2.addWeighted(layer, 0.75, picture, 0.25, 0, picture)
+        stripes = np.array(crossing(setting.layout, s))  # (N, 4)
+        corners = view.place(stripes[:, (0, 1, 1, 0)], stripes[:, (2, 2, 3, 3)])
+        quads = (view.project(corners.reshape(-1, 3)) * 16 - 8).astype(np.int32).reshape(-1, 4, 2)
+        top, bottom = max(int(quads[..., 1].min()) >> 4, 0), (int(quads[..., 1].max()) >> 4) + 2
+        region = picture[top:bottom]
+        if region.size:
+            layer = region.copy()
+            for quad in quads - (0, top << 4):
+                cv2.fillConvexPoly(layer, quad, colour.tolist(), cv2.LINE_AA, 4)
+            cv2.addWeighted(layer, 0.75, region, 0.25, 0, region)
 
 
 def _bonnet(picture: Picture, ids: np.ndarray, setting: Setting, rng: np.random.Generator) -> None:

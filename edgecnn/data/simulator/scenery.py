@@ -217,10 +217,8 @@ def _tree(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base
     matrix = np.array([[kx, 0, (x0 + 0.5 - left) * kx - 0.5], [0, ky, (y0 + 0.5 - top) * ky - 0.5]])
     patch: Any = cv2.warpAffine(sprite, matrix, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     lost = light.lost(distance)
-    gain = (light.sky + light.sunshine * 0.8 + light.beam(distance, float(base[1])) * 0.5) * (1 - lost)
-    table = np.clip(np.arange(256)[:, None] * np.append(gain, 1) + np.append(light.veil * lost, 0), 0, 255)
-    patch = cv2.LUT(patch, table.astype(np.uint8).reshape(256, 1, 4))
-    blend(picture, x0, y0, patch)
+    gain = light.sky + light.sunshine * 0.8 + light.beam(distance, float(base[1])) * 0.5
+    blend(picture, x0, y0, light.veiled(patch, lost, gain))
     ids[y0:y1, x0:x1][patch[..., 3] > 127] = 0
 
 
