@@ -1,8 +1,8 @@
 """Accuracy and time of the tracker on public detections: `python -m benchmarks.tracking ../shared/data/tracking`.
 
 Prints markdown. MOT15: MOTChallenge's public detections and truth (rows with flag 0 are left out), each sequence by
-itself and the two TUD ones together. KITTI: PointRCNN's detections; vans beside cars, seated people beside pedestrians, and
-DontCare regions are ignored. The folders hold `MOT15/<sequence>/{det,gt,seqinfo.ini}` and
+itself and the two TUD ones together. KITTI: PointRCNN's detections; vans beside cars, seated people beside
+pedestrians, and DontCare regions are ignored. The folders hold `MOT15/<sequence>/{det,gt,seqinfo.ini}` and
 `KITTI/{label_02,det_pointrcnn_<class>}/<sequence>.txt`.
 """
 

@@ -354,7 +354,7 @@ def test_cuts_of_real_footage(shared_data: Path, video: str, truth: list[int]) -
         there, picture = capture.read()
         if not there:
             break
-        if cuts.step(picture):
+        if cuts.step(np.asarray(picture, np.uint8)):
             at.append(frame)
     assert frame > 100
     assert at == truth

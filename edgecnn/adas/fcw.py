@@ -18,7 +18,7 @@ from edgecnn.scene import Bool, Tracks
 class FcwSettings:
     on_s: float = 3.2  # warn below this time to collision, braking included
     off_s: float = 4.5  # a warning lasts while it is below this
-    on_frames: int = 3  # consecutive frames of danger before a warning
+    on_frames: int = 3  # consecutive detections of danger before a warning; frames between them don't count
     off_frames: int = 8  # consecutive frames without before it ends
     sureness: float = 0.2  # standard deviations by which contact before `on_s` must be expected
     steady_s: float = 10.0  # at the present closing speed alone, contact must be nearer than this
@@ -73,9 +73,9 @@ class ForwardCollisionWarning:
 
         ttc, distance = np.full(len(memory.id), np.inf), np.full(len(memory.id), np.nan)
         ttc[rows], distance[rows] = ttc_s, distance_m
-        now_danger, now_calm = np.zeros(len(memory.id), bool), np.ones(len(memory.id), bool)
-        now_danger[rows], now_calm[rows] = danger, calm  # a track that is gone is calm
-        memory["danger"][:] = np.where(now_danger, memory["danger"] + 1, 0)
+        now_calm = np.ones(len(memory.id), bool)
+        now_calm[rows] = calm  # a track that is gone is calm
+        memory["danger"][rows] = np.where(danger, memory["danger"][rows] + (tracks.missed == 0), 0)
         memory["calm"][:] = np.where(now_calm, memory["calm"] + 1, 0)
         begins = ~memory["warned"] & (memory["danger"] >= s.on_frames)
         ends = memory["warned"] & (memory["calm"] >= s.off_frames)

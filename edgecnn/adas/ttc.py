@@ -10,6 +10,7 @@ Collision Warning with a Single Camera", IEEE IV 2004.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,12 @@ class Contact:
     covariance: F64  # (N, 3, 3)
     known: Bool  # (N,)
 
-    @property
+    @cached_property
     def ttc_s(self) -> F64:
         """(N,) inf = not closing in, or not known yet."""
         return np.where(self.known, contact_time(*self.c.T), np.inf)
 
-    @property
+    @cached_property
     def sigma_s(self) -> F64:
         """(N,) standard deviation of `ttc_s`, by the implicit function theorem on y(T) = 0; inf where that is inf."""
         ttc = self.ttc_s
@@ -55,7 +56,7 @@ class Contact:
         slope = np.abs(self.c[:, 1] + 2 * self.c[:, 2] * t)
         return np.where(finite, self._deviation(t) / np.maximum(slope, 1e-9), np.inf)
 
-    @property
+    @cached_property
     def growth(self) -> F64:
         """(N,) d ln(size) / dt now, 1/s; nan = not known yet."""
         return np.where(self.known, -self.c[:, 1] / self.c[:, 0], np.nan)

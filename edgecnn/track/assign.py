@@ -14,10 +14,12 @@ Index = NDArray[np.int64]
 
 def intersection(a: NDArray[Any], b: NDArray[Any]) -> F64:
     """Common area (N, M) in px² of the boxes `a` (N, 4) and `b` (M, 4), xyxy."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    side = np.maximum(high - low, 0.0)
-    return np.asarray(side[..., 0] * side[..., 1], np.float64)
+    sides = []
+    for low, high in ((0, 2), (1, 3)):  # an axis at a time, in place: (N, M) arrays stay in the cache
+        side = np.minimum.outer(a[:, high].astype(np.float64), b[:, high])
+        side -= np.maximum.outer(a[:, low].astype(np.float64), b[:, low])
+        sides.append(np.maximum(side, 0.0, out=side))
+    return np.asarray(sides[0] * sides[1])
 
 
 def area(boxes: NDArray[Any]) -> F64:

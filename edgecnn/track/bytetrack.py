@@ -140,8 +140,9 @@ class ByteTrack:
         to_track = np.full(len(detections), -1)  # the row of the track that each detection continues
 
         def match(tracks: Bool, found: Bool, similarity: F64, at_least: float) -> None:
-            rows, columns = np.flatnonzero(tracks), np.flatnonzero(found & (to_track < 0))
-            if rows.size and columns.size:
+            rows = np.flatnonzero(tracks)
+            columns = np.flatnonzero(found & (to_track < 0)) if rows.size else rows
+            if columns.size:
                 i, j = assign(similarity[np.ix_(rows, columns)], at_least)
                 to_track[columns[j]] = rows[i]
 
@@ -191,8 +192,11 @@ class ByteTrack:
 
     def _drop_duplicates(self) -> None:
         """A lost or young track that lies on another of its class: the younger of the two goes."""
-        state, boxes = self._state, self._motion.xyxy()
+        state = self._state
         suspect = np.flatnonzero(state.lost | (state.hits <= _YOUNG))
+        if not suspect.size:
+            return
+        boxes = self._motion.xyxy()
         same = (iou(boxes[suspect], boxes) > self.settings.duplicate) & (state.label[suspect][:, None] == state.label)
         same[np.arange(len(suspect)), suspect] = False
         i, j = np.nonzero(same)

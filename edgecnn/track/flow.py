@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgecnn.scene import F32, Bool, Tracks
 
-_GRID = 5  # points a side
+_GRID = 4  # points a side
 _POINTS = _GRID * _GRID
 _CORE = 0.7  # share of the box that the grid spans: near its border there is background
 _BACK_PX = 0.7  # a point must flow back to within this, px of the reduced picture
@@ -83,7 +83,7 @@ def _follow(before: NDArray[np.uint8], now: NDArray[np.uint8], points: F32) -> t
     """Where the points (M, 1, 2) of one picture are in the other, and which (M,) were found."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.03)
     there, found, _ = cv2.calcOpticalFlowPyrLK(
-        before, now, points, np.empty_like(points), winSize=(13, 13), maxLevel=2, criteria=stop
+        before, now, points, np.empty_like(points), winSize=(11, 11), maxLevel=2, criteria=stop
     )
     return np.asarray(there, np.float32), np.asarray(found).reshape(-1) == 1
 
