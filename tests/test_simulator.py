@@ -13,6 +13,7 @@ from edgecnn.data.simulator.light import make_light
 from edgecnn.data.simulator.models import from_stock
 from edgecnn.data.simulator.paint import Thing, draw, poses
 from edgecnn.data.simulator.scene import render
+from edgecnn.data.simulator.sprites import Sprites
 from edgecnn.data.simulator.still import make_setting
 from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER, idm
 from edgecnn.errors import InputError
@@ -87,6 +88,26 @@ def test_the_box_is_the_silhouettes(kind: str, yaw: float) -> None:
     y, x = np.nonzero(patch.bgra[..., 3] > 127)
     drawn = (x.min() + patch.left, y.min() + patch.top, x.max() + 1 + patch.left, y.max() + 1 + patch.top)
     assert drawn == pytest.approx(patch.box, abs=1.01)
+
+
+@pytest.mark.parametrize("kind", ["car", "truck", "person", "bicycle"])
+def test_a_sprite_fills_the_exact_box(kind: str) -> None:
+    rng = np.random.default_rng(3)
+    light = make_light(rng, "overcast")
+    thing = Thing(1, from_stock(rng, kind), 70.0, -3.3, 0.4, 0.0, phase=2.0)
+    view = level(roll=0.01, pitch=0.02)
+    pose = poses(view, [thing])[0]
+    exact = draw(view, light, thing, pose)
+    sprite = Sprites(CAMERA, light).draw(view, thing, pose)
+    assert exact is not None and sprite is not None and sprite.box == exact.box
+    y, x = np.nonzero(sprite.bgra[..., 3] > 127)
+    drawn = (x.min() + sprite.left, y.min() + sprite.top, x.max() + 1 + sprite.left, y.max() + 1 + sprite.top)
+    assert drawn == pytest.approx(sprite.box, abs=1.5)
+    both = np.zeros((2, 384, 640), np.float32)
+    for layer, patch in zip(both, (exact, sprite), strict=True):
+        h, w = patch.bgra.shape[:2]
+        layer[patch.top : patch.top + h, patch.left : patch.left + w] = patch.bgra[..., 3] / 255
+    assert np.minimum(*both).sum() > 0.75 * np.maximum(*both).sum()
 
 
 def test_visibility_is_the_share_of_pixels_that_nothing_nearer_covers() -> None:

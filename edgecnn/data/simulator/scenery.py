@@ -273,7 +273,7 @@ def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base
 def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
     """A beam in two tones on posts."""
     s = np.arange(prop.s, prop.s + prop.width + 0.1, 4.0)
-    s = s[s > view.s + 2.5]
+    s = s[(s > view.s + 2.5) & (s < view.s + 140)]  # beyond, it is thinner than a pixel
     if len(s) < 2:
         return
     base = view.place(s, prop.d)
@@ -282,7 +282,7 @@ def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> N
     points[..., 2] += levels
     uv = view.project(points.reshape(-1, 3)).reshape(-1, 5, 2)
     x, y = float(base[0, 0]), float(base[0, 1])
-    close = base[:, 0] < 70
+    close = base[:, 0] < 45
     half = (0.06 * view.camera.fx / base[close, :1]) * (1, 0)
     foot, top = uv[close, 0], uv[close, 3]
     posts = np.stack((foot - half, foot + half, top + half, top - half), 1)

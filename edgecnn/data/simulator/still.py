@@ -51,7 +51,7 @@ def make_camera(rng: np.random.Generator, width: int, height: int, layout: Layou
 def make_setting(rng: np.random.Generator, kind: str, camera: Camera, light_name: str | None = None) -> Setting:
     layout, light = make_layout(rng, kind), make_light(rng, light_name)
     sky = paint_sky(light, rng, camera.width + 2 * PAD + SKY_MARGIN, SKY_ABOVE, SKY_BELOW, camera.fx)
-    zebras = tuple(np.sort(rng.uniform(8, 900, 9))) if kind == "town" else ()
+    zebras = tuple(np.cumsum(rng.uniform(45, 170, 9))) if kind == "town" else ()
     bonnet = rng.uniform(0.04, 0.12) if rng.uniform() < 0.2 else 0.0
     return Setting(
         layout, light, Sensor.draw(rng, light), Ground(surface(layout, light, rng), light), sky, zebras, bonnet
