@@ -117,6 +117,14 @@ def test_everything_on_one_page_and_nothing_outside_it(tmp_path: Path, bundle: B
     assert "frames 12" in " ".join(words.split())
 
 
+def test_the_figures_on_top_are_those_after_slimming(tmp_path: Path, bundle: Bundle) -> None:
+    facts = {"before": {"parameters": 2_000_000}, "after": {"parameters": 1_500_000}}
+    (bundle.path / "slim.bin").write_bytes(b"slim")
+    slim = bundle.with_stage("slim", settings={}, version=1, files={"slim": "slim.bin"}, facts=facts, tools={})
+    text, _ = parsed(write_report(slim, tmp_path / "report.html"))
+    assert "<b>1.50 M</b><span>parameters</span>" in text
+
+
 def test_a_run_that_is_gone_or_damaged(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
     with pytest.raises(InputError, match=r"holds no summary\.json"):
         write_report(bundle, tmp_path / "report.html", runs=[tmp_path])

@@ -77,6 +77,7 @@ def _cards(bundle: Bundle, bench: Json, check: Json, runs: Sequence[Run]) -> str
         if role in sizes and sizes[role].is_file():
             cards.append((words, _size(sizes[role].stat().st_size)))
     facts = {key: value for record in bundle.stages.values() for key, value in record.facts.items()}
+    facts |= facts.get("after", {})  # of slimming
     for key, words in (("parameters", "parameters"), ("macs", "multiply-adds")):
         if isinstance(facts.get(key), int | float):
             cards.append((words, _count(facts[key])))
@@ -179,8 +180,8 @@ def _check(check: Json) -> str:
         gates = [gate for gate in check["gates"] if gate["metric"] == metric]
         verdict = "" if not gates else "ok" if all(gate["ok"] for gate in gates) else "MISSED"
         delta = [] if len(values) < 2 else [_number(None if None in values else values[-1] - values[0], 4, sign=True)]
-        rows.append([metric, *(_number(v, 4) for v in values), *delta, "; ".join(g["text"] for g in gates), verdict])
-    head = ["metric", *precisions, *(["delta"] if len(precisions) > 1 else []), "gate", "verdict"]
+        rows.append([metric, *(_number(v, 4) for v in values), *delta, verdict, "; ".join(g["text"] for g in gates)])
+    head = ["metric", *precisions, *(["delta"] if len(precisions) > 1 else []), "verdict", "gate"]
     data = ", ".join(f"{key} {value}" for key, value in check["data"].items())
     return _section("Accuracy", f"<p>{check['samples']} pictures: {escape(data)}</p>{_table(head, rows)}")
 

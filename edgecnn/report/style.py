@@ -20,6 +20,7 @@ section{background:var(--card);border:1px solid var(--rule);border-radius:12px;p
 .wide,pre{overflow-x:auto}pre{font-size:.8rem;margin:0;max-height:24rem}
 table{border-collapse:collapse;width:100%;font-size:.9rem;font-variant-numeric:tabular-nums}
 th,td{text-align:left;padding:4px 12px 4px 0;border-bottom:1px solid var(--rule);white-space:nowrap}
+td:last-child{white-space:normal;padding-right:0}
 th{color:var(--soft);font-weight:500}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:12px 0;font-size:.9rem}
 dt{color:var(--soft)}dd{margin:0;min-width:0;overflow-wrap:anywhere}dd dl{margin:0}
