@@ -13,7 +13,7 @@ from edgecnn.data.simulator.effects import glow, mirror, shadows
 from edgecnn.data.simulator.light import Light, Sensor, paint_rain
 from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, poses, stamp
 from edgecnn.data.simulator.road import Ground, Layout, crossing
-from edgecnn.data.simulator.scenery import Prop, draw_prop
+from edgecnn.data.simulator.scenery import Prop, draw_prop, order, order_beyond
 from edgecnn.data.simulator.sprites import Sprites
 from edgecnn.scene import Picture, Truth
 
@@ -61,8 +61,8 @@ def render(
     reach = min(REACH_M, -math.log(0.03) * light.haze_m)
     seen = [p for p in props if p.s + p.width > view.s + 2 and p.s - view.s < reach]
     bases = view.place(np.array([p.s for p in seen]), np.array([p.d for p in seen]))
-    queue: list[tuple[float, int]] = [(t.s, i) for i, t in enumerate(ahead)]
-    queue += [(p.s + (p.width * 0.5 if p.kind in ("building", "rail") else 0), -1 - i) for i, p in enumerate(seen)]
+    queue: list[tuple[float, int]] = [(order_beyond(setting.layout, t.s, t.d), i) for i, t in enumerate(ahead)]
+    queue += [(order(p), -1 - i) for i, p in enumerate(seen)]
     drawn: list[tuple[Thing, Patch, int]] = []
     for _, i in sorted(queue, key=lambda e: -e[0]):
         if i < 0:
