@@ -49,7 +49,7 @@ def bars(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], kinds: S
 
     rows: (label, kind -> {"p50", "p95", "p99"}); a kind that a row lacks leaves its place empty.
     """
-    left, right, bar, gap = 110.0, 70.0, 13.0, 12.0
+    left, right, bar, gap = 130.0, 70.0, 13.0, 12.0
     group = bar * len(kinds) + gap
     marks = ticks(max((figures["p99"] for _, group_ in rows for figures in group_.values()), default=1.0))
     scale = (WIDTH - left - right) / marks[-1]
