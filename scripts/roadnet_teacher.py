@@ -120,18 +120,31 @@ def least_squares(layer: nn.Conv2d, x: Tensor, y: Tensor) -> None:
     layer.bias.copy_(rows[:, -1])
 
 
-def with_batchnorm(folded: RoadNet) -> RoadNet:
-    """The shipped form: each folded bias becomes the shift of a batch normalisation that scales by one."""
+@torch.no_grad()
+def with_batchnorm(folded: RoadNet, x: Tensor) -> RoadNet:
+    """The shipped form: batch normalisation with the statistics of `x` (B, 3, H, W) that, at rest, does nothing but add
+    the folded bias. So fine-tuning in training mode starts from the same function."""
+    blocks = [b for b in folded.modules() if isinstance(b, nn.Sequential) and isinstance(b[0], nn.Conv2d)]
+    stats: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def listen(layer: nn.Module, _inputs: object, y: Tensor) -> None:
+        stats[layer] = y.mean((0, 2, 3)), y.var((0, 2, 3))
+
+    hooks = [block[0].register_forward_hook(listen) for block in blocks]
+    folded.eval()(x)
+    for hook in hooks:
+        hook.remove()
+
     net = RoadNet(4).eval()
-    norms = [b[1] for b in net.modules() if isinstance(b, nn.Sequential) and isinstance(b[-1], nn.ReLU)]
-    layers = [b[0] for b in net.modules() if isinstance(b, nn.Sequential) and isinstance(b[-1], nn.ReLU)]
-    sources = [b[0] for b in folded.modules() if isinstance(b, nn.Sequential) and isinstance(b[0], nn.Conv2d)]
-    for layer, norm, source in zip(layers, norms, sources, strict=True):
-        layer.weight.data = source.weight.data.clone()
-        norm.running_mean.zero_()
-        norm.running_var.fill_(1 - norm.eps)
-        norm.weight.data.fill_(1)
-        norm.bias.data = source.bias.data.clone()
+    twins = [b for b in net.modules() if isinstance(b, nn.Sequential) and isinstance(b[0], nn.Conv2d)]
+    for block, twin in zip(blocks, twins, strict=True):
+        layer, norm = block[0], twin[1]
+        mean, variance = stats[layer]
+        twin[0].weight.copy_(layer.weight)
+        norm.running_mean.copy_(mean - layer.bias)  # the twin's convolution has no bias
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias.copy_(mean)
     for a, b in zip(net.heads, folded.heads, strict=True):
         for name in ("cls", "box", "obj"):
             getattr(a, name).load_state_dict(getattr(b, name).state_dict())

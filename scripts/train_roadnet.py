@@ -3,7 +3,7 @@
     python scripts/train_roadnet.py --data ../shared/data --minutes 90 --out out/roadnet
 
 1. RoadNet starts as YOLOX-Nano (same topology); ReLU takes the place of SiLU, and each layer is solved anew.
-2. Each batch: 10 real pictures (four-picture mosaics half of the time) and 6 of the road simulator.
+2. Each batch: 8 real pictures (four-picture mosaics half of the time) and 8 of the road simulator.
 3. Losses: SimOTA detection losses on all; on the real ones also the distance to the teacher's features, block by block,
    and to its answers, so that what COCO taught is not forgotten on a few hundred pictures.
 Batch normalisation is folded throughout (fine-tuning at half the cost), and written back as an identity at the end.
@@ -12,6 +12,7 @@ Batch normalisation is folded throughout (fine-tuning at half the cost), and wri
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import queue
@@ -32,10 +33,10 @@ from edgecnn.recipe import ModelSection
 from edgecnn.zoo.loss import Grid, Target, detection_loss
 from edgecnn.zoo.roadnet import RoadNet
 
-REAL, SIM = 10, 6  # pictures of a batch
+REAL, SIM = 8, 8  # pictures of a batch
 SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
 FITTED = 48  # pictures on which ReLU is fitted in place of SiLU
-LR, WARMUP, DECAY, CLIP = 1.5e-4, 200, 1e-4, 5.0
+LR, WARMUP, DECAY, CLIP = 2.5e-4, 200, 1e-4, 5.0
 EMA = 0.998
 MIMIC = 8.0
 
@@ -125,8 +126,8 @@ def main() -> None:
     pools = pickle.loads(cache.read_bytes())
     rng = np.random.default_rng(0)
     some = [pools[name][int(rng.integers(len(pools[name])))] for name in list(pools) * (FITTED // len(pools))]
-    x = torch.from_numpy(np.stack([compose([p], rng)[0] for p in some])).permute(0, 3, 1, 2).float() - 128
-    reconstruct(net, student(guide), x)
+    fitted = torch.from_numpy(np.stack([compose([p], rng)[0] for p in some])).permute(0, 3, 1, 2).float() - 128
+    reconstruct(net, student(guide), fitted)
     average.load_state_dict(net.state_dict())
     net = net.to(memory_format=torch.channels_last).train()
     heard, heard_guide = Taps(net), Taps(guide)
@@ -151,7 +152,7 @@ def main() -> None:
     start, sums = time.monotonic(), {}
     while (minutes := done + (time.monotonic() - start) / 60) < args.minutes:
         x, targets = feed.get()
-        rate = LR * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * minutes / args.minutes)))
+        rate = LR * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * minutes / args.minutes)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         box, obj, cls = net.logits(net.features(x - 128))
@@ -178,12 +179,20 @@ def main() -> None:
             shown = " ".join(f"{k} {v:.3f}" for k, v in sums.items())
             print(f"step {step} {minutes:.1f} min lr {rate:.2e} {shown}", flush=True)
         if step % 200 == 0:
-            save(checkpoint, net, average, optimizer, minutes, step)
-    save(checkpoint, net, average, optimizer, args.minutes, step)
+            save(checkpoint, net, average, optimizer, minutes, step, fitted)
+    save(checkpoint, net, average, optimizer, args.minutes, step, fitted)
     print(f"done: {step} steps, {step * (REAL + SIM)} pictures", flush=True)
 
 
-def save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, minutes: float, step: int):
+def save(
+    path: Path,
+    net: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    minutes: float,
+    step: int,
+    some: Tensor,
+) -> None:
     with atomic(path) as temporary:
         torch.save(
             {
@@ -196,7 +205,7 @@ def save(path: Path, net: nn.Module, average: nn.Module, optimizer: torch.optim.
             temporary,
         )
     spec = zoo.spec_for(ModelSection(arch="roadnet"))
-    zoo.save_weights(path.parent / "roadnet.safetensors", with_batchnorm(average), spec)
+    zoo.save_weights(path.parent / "roadnet.safetensors", with_batchnorm(average, some), spec)
 
 
 if __name__ == "__main__":

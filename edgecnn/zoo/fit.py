@@ -68,13 +68,18 @@ def fit(net: nn.Module, spec: ModelSpec, section: TrainSection, guide: nn.Module
     """Train in place: SGD, momentum .9, weight decay, warm-up and cosine. Returns the mean loss of each epoch.
 
     With a `guide` (the network before slimming), its outputs are targets as well (Hinton et al. 2015,
-    arXiv:1503.02531). The same seed gives the same weights.
+    arXiv:1503.02531), and batch normalisation keeps its statistics: the pictures at hand for fine-tuning are seldom
+    those that they were measured on. The same seed gives the same weights.
     """
     if not section.epochs:
         return []
     data = Batchable.read(spec, section.data, "pictures to train on")
     torch.manual_seed(section.seed)
     net = net.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch types no such call
+    if guide is not None:
+        for layer in net.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
