@@ -411,7 +411,7 @@ def test_a_malformed_list_is_named(tmp_path: Path, text: str, message: str) -> N
 
 
 def test_the_shipped_list_is_whole() -> None:
-    data = open_list(Path(__file__).resolve().parents[1] / "calibration" / "adas.json")
+    data = open_list(Path(__file__).resolve().parents[1] / "calibration" / "adas.yaml")
     assert len(data) >= 64 and len({e.sha256 for e in data.entries}) == len(data)
     assert len(data[0].truth) > 0
 

@@ -1,5 +1,7 @@
 """Calibration lists: which pictures the INT8 ranges are measured on, by name and sha256, not the pictures themselves.
 
+A list is JSON (and so YAML too, whatever its suffix):
+
     {"format": 1, "note": "…", "pictures": [
       {"sim": [9200, 0], "sha256": "…", "origin": "road simulator"},
       {"path": "frames/000001.png", "sha256": "…", "origin": "own recording, 2024-05-03"}]}
@@ -85,7 +87,9 @@ def open_list(path: Path | str) -> CalibrationList:
     try:
         content = json.loads(read_text(path, "a calibration list"))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} line {error.lineno} is no JSON ({error.msg})", wanted="a calibration list") from None
+        raise InputError(
+            f"{path} line {error.lineno} is no JSON ({error.msg})", wanted="a calibration list in JSON"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT or not content.get("pictures"):
         raise InputError(f"{path} is no calibration list", wanted=f'{{"format": {FORMAT}, "pictures": […]}}')
     return CalibrationList(path, [_entry(path, n, row) for n, row in enumerate(content["pictures"], 1)])
