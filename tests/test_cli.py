@@ -131,8 +131,10 @@ def test_a_changed_byte_is_refused(
 ) -> None:
     network = bundle / "model.int8.cpu.onnx"
     network.write_bytes(network.read_bytes()[:-1] + b"\xff")
-    source = [] if command == "check" else ["--source", pictures]
-    assert called(monkeypatch, command, bundle, *source) == 5
+    monkeypatch.chdir(pictures.parent)
+    options = {"run": ["--source", pictures, "--precision", "int8"], "bench": ["--source", pictures], "check": []}
+    assert called(monkeypatch, command, bundle, *options[command]) == 5
+    assert not (pictures.parent / "runs").exists()
     assert "model.int8.cpu.onnx was changed since it was made" in capsys.readouterr().err
 
 
