@@ -57,7 +57,7 @@ def tree_sprite(look: int, halvings: int = 0) -> Picture:
 
 @functools.cache
 def facade(look: int) -> Picture:
-    """(128, 192, 3) a house front: walls, rows of windows, a shop or doors at street level."""
+    """(128, 192, 4) a house front: walls, rows of windows, a shop or doors at street level."""
     rng = np.random.default_rng(2000 + look)
     wall = np.array(
         ((150, 170, 190), (95, 110, 150), (180, 190, 196), (120, 125, 130), (150, 185, 205), (90, 100, 115))[look % 6],
@@ -84,4 +84,4 @@ def facade(look: int) -> Picture:
         y = int(8 + (floors - 1) * fh)
         cv2.rectangle(front, (0, y - 3), (192, y + 4), tuple(sign), -1)
     cv2.rectangle(front, (0, 0), (192, 5), tuple(wall * 0.6), -1)
-    return front
+    return np.dstack((front, np.full(front.shape[:2], 255, np.uint8)))

@@ -13,12 +13,11 @@ from edgecnn.data.simulator.effects import glow, mirror, shadows
 from edgecnn.data.simulator.light import Light, Sensor, paint_rain
 from edgecnn.data.simulator.paint import Patch, Thing, blend, draw, poses, stamp
 from edgecnn.data.simulator.road import Ground, Layout, crossing
-from edgecnn.data.simulator.scenery import Prop, draw_prop, order, order_beyond
+from edgecnn.data.simulator.scenery import FAR_M, REACH_M, Prop, draw_prop, order, order_beyond
 from edgecnn.data.simulator.sprites import Sprites
 from edgecnn.scene import Picture, Truth
 
 PAD = 24  # px around the frame, so that a rolled camera sees no corner
-REACH_M = 230.0  # nothing beside the road is drawn farther away
 LEAST_PX = 7.0  # smaller road users are left out
 SKY_ABOVE, SKY_BELOW, SKY_MARGIN = 340, 20, 400  # px of the sky panorama
 
@@ -58,8 +57,8 @@ def render(
     where = poses(view, ahead)
     shadows(picture, view, light, ahead, where)
     crest = view.crests(np.array([t.s - view.s for t in ahead]))
-    reach = min(REACH_M, -math.log(0.03) * light.haze_m)
-    seen = [p for p in props if p.s + p.width > view.s + 2 and p.s - view.s < reach]
+    clear = -math.log(0.03) * light.haze_m
+    seen = [p for p in props if p.s + p.width > view.s + 2 and p.s - view.s < min(REACH_M.get(p.kind, FAR_M), clear)]
     bases = view.place(np.array([p.s for p in seen]), np.array([p.d for p in seen]))
     queue: list[tuple[float, int]] = [(order_beyond(setting.layout, t.s, t.d), i) for i, t in enumerate(ahead)]
     queue += [(order(p), -1 - i) for i, p in enumerate(seen)]

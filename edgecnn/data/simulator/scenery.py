@@ -31,6 +31,8 @@ class Prop:
 
 
 RAIL_M = 12.0  # of one length of rail
+REACH_M = {"rail": 140.0, "sign": 160.0, "post": 120.0}  # beyond, it is thinner than a pixel
+FAR_M = 230.0  # nothing is drawn beyond
 
 
 def order(prop: Prop) -> float:
@@ -213,7 +215,7 @@ def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base
 def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:
     """A beam in two tones on posts."""
     s = np.arange(prop.s, prop.s + prop.width + 0.1, 4.0)
-    s = s[(s > view.s + 2.5) & (s < view.s + 140)]  # beyond, it is thinner than a pixel
+    s = s[s > view.s + 2.5]
     if len(s) < 2:
         return
     base = view.place(s, prop.d)
@@ -253,7 +255,7 @@ def _building(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) 
     if prop.s > view.s + 2.0:  # gable
         away = ends[0] + np.array((0, side * 9.0, 0))
         corners = view.project(np.stack((ends[0], away, away + up, ends[0] + up)))
-        _poly(picture, ids, corners, _tone(light, wall[7, 1] * 0.8, x, y, 0.75 * max(-light.sun[0], 0.0)))
+        _poly(picture, ids, corners, _tone(light, wall[7, 1, :3] * 0.8, x, y, 0.75 * max(-light.sun[0], 0.0)))
     quad = view.project(np.stack((ends[0], ends[1], ends[1] + up, ends[0] + up)))
     x0, y0 = np.maximum(np.floor(quad.min(0)), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(quad.max(0)), (picture.shape[1], picture.shape[0])).astype(int)
@@ -263,19 +265,8 @@ def _building(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) 
     cut = (near - prop.s) / prop.width * width
     source = np.array([(cut, height), (width, height), (width, 0), (cut, 0)], np.float32)
     matrix = cv2.getPerspectiveTransform(source, (quad - (x0, y0)).astype(np.float32))
+    patch = cv2.warpPerspective(wall, matrix, (int(x1 - x0), int(y1 - y0)), flags=cv2.INTER_LINEAR)
     gain = light.sky * 0.85 + light.sunshine * lit + light.beam(x, y) * 0.4
-    lost = light.lost((x + float(ends[1, 0])) / 2)
-    table = np.clip(np.arange(256)[:, None] * gain * (1 - lost) + light.veil * lost, 0, 255).astype(np.uint8)
-    patch = cv2.warpPerspective(
-        cv2.LUT(wall, table.reshape(256, 1, 3)),
-        matrix,
-        (int(x1 - x0), int(y1 - y0)),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    mask = np.zeros(patch.shape[:2], np.uint8)
-    cv2.fillConvexPoly(mask, ((quad - (x0, y0)) * 16 - 8).astype(np.int32), 255, cv2.LINE_AA, 4)
-    region = picture[y0:y1, x0:x1]
-    alpha = mask.astype(np.float32) / 255
-    np.copyto(region, cv2.blendLinear(patch, np.ascontiguousarray(region), alpha, 1 - alpha))
-    ids[y0:y1, x0:x1][mask > 127] = 0
+    bgra = light.veiled(patch, light.lost((x + float(ends[1, 0])) / 2), gain)
+    blend(picture, int(x0), int(y0), bgra)
+    ids[y0:y1, x0:x1][bgra[..., 3] > 127] = 0

@@ -85,7 +85,7 @@ def populate(rng: np.random.Generator, layout: Layout, s0: float, ego_lane: int)
     dense = rng.uniform(0.3, 1.5)
     for k in range(-layout.opposite, layout.own):
         s = s0 + (rng.uniform(5.5, 35) if k == ego_lane else rng.uniform(1.5, 30))
-        while s < s0 + 150:
+        while s < s0 + 115:
             two = rng.uniform() < 0.1
             model = models.from_stock(rng, "motorbike") if two else models.vehicle(rng, heavy)
             if rng.uniform() < 0.75:
@@ -101,7 +101,7 @@ def populate(rng: np.random.Generator, layout: Layout, s0: float, ego_lane: int)
     for side, edge in ((1, right), (-1, left)):
         if layout.parking_m:
             s = s0 + rng.uniform(1.5, 14)
-            while s < s0 + 90:
+            while s < s0 + 75:
                 model = models.vehicle(rng, 0.05)
                 if rng.uniform() < 0.7:
                     crowd.put(
