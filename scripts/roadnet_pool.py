@@ -191,9 +191,10 @@ def place(picture: Picture, rng: np.random.Generator, canvas: np.ndarray, box: t
     if mirror:
         m[0] = [-sx * shrink, 0, dx + width * sx]
     region = canvas[top:bottom, left:right]
-    m[:, 2] -= (left, top)
-    cv2.warpAffine(source, m, (room_w, room_h), dst=region, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT)
-    m[:, 2] += (left, top)
+    # m maps edges, as boxes have them; warpAffine wants the map of pixel centres, which lie half a pixel inside
+    centres = m.copy()
+    centres[:, 2] += 0.5 * (np.diag(m[:, :2]) - 1) - (left, top)
+    cv2.warpAffine(source, centres, (room_w, room_h), region, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
     return [move(b, m, shrink, box) for b in (picture.xyxy, picture.ignore)]
 
 

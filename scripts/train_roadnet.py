@@ -36,9 +36,9 @@ from edgecnn.zoo.roadnet import RoadNet
 REAL, SIM = 8, 8  # pictures of a batch
 SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
 FITTED = 48  # pictures on which ReLU is fitted in place of SiLU
-LR, WARMUP, DECAY, CLIP = 2.5e-4, 200, 1e-4, 5.0
+LR, WARMUP, DECAY, CLIP = 4e-4, 200, 1e-4, 5.0
 EMA = 0.998
-MIMIC = 8.0
+MIMIC = 4.0
 
 
 def simulator_pool(folder: Path, have: list[Picture], seen: set[str]) -> None:
