@@ -74,7 +74,7 @@ class Drive:
             else str(rng.choice(("motorway", "country", "town"), p=(0.25, 0.25, 0.5)))
         )
         light = str(rng.choice(("day", "overcast"))) if staged else None
-        self._setting = make_setting(rng, kind, self.camera, light)
+        self._setting = make_setting(rng, kind, self.camera, light, margin=400)
         layout = self._setting.layout
         self._profile = Profile((Wave(1 / 4000, 900, 0.3),), ()) if staged else make_profile(rng, kind)
         seconds = frames / fps

@@ -19,7 +19,7 @@ from edgecnn.scene import Picture, Truth
 
 PAD = 24  # px around the frame, so that a rolled camera sees no corner
 LEAST_PX = 7.0  # smaller road users are left out
-SKY_ABOVE, SKY_BELOW, SKY_MARGIN = 340, 20, 400  # px of the sky panorama
+SKY_ABOVE, SKY_BELOW = 340, 20  # px of the sky panorama
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Setting:
     light: Light
     sensor: Sensor
     ground: Ground
-    sky: Picture  # (SKY_ABOVE + SKY_BELOW, width + 2 PAD + SKY_MARGIN, 3)
+    sky: Picture  # (SKY_ABOVE + SKY_BELOW, at least width + 2 PAD, 3), the wider the farther it can turn
     zebras: tuple[float, ...]
     bonnet: float  # height of the own bonnet in the picture, share of its height; 0 = not in view
 
@@ -89,7 +89,8 @@ def _background(setting: Setting, view: View) -> Picture:
     canvas = np.empty((height, width, 3), np.uint8)
     first = setting.ground.paint(canvas, view, PAD)
     turn = float(view.profile.heading(0.0, view.s)) + view.yaw
-    left = int(np.clip(SKY_MARGIN / 2 + turn * cam.fx * 0.8, 0, SKY_MARGIN))
+    margin = setting.sky.shape[1] - width
+    left = int(np.clip(margin / 2 + turn * cam.fx * 0.8, 0, margin))
     rows = np.clip(np.arange(first) + SKY_ABOVE - first, 0, SKY_ABOVE + SKY_BELOW - 1)
     canvas[:first] = setting.sky[rows, left : left + width]
     if abs(view.roll) < 1e-4:

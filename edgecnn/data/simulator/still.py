@@ -16,7 +16,7 @@ from edgecnn.data.simulator.camera import Camera, Profile, View, Wave
 from edgecnn.data.simulator.light import Sensor, make_light, paint_sky
 from edgecnn.data.simulator.paint import Thing
 from edgecnn.data.simulator.road import Ground, Layout, make_layout, surface
-from edgecnn.data.simulator.scene import PAD, SKY_ABOVE, SKY_BELOW, SKY_MARGIN, Setting, render
+from edgecnn.data.simulator.scene import PAD, SKY_ABOVE, SKY_BELOW, Setting, render
 from edgecnn.data.simulator.scenery import make_props
 
 
@@ -31,7 +31,7 @@ def make_profile(rng: np.random.Generator, kind: str) -> Profile:
     )
 
 
-def make_camera(rng: np.random.Generator, width: int, height: int, layout: Layout) -> Camera:
+def make_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
     """Horizontal field of view 45 to 85 degrees, 1.1 to 2.2 m above the road."""
     focal = width / 2 / math.tan(math.radians(rng.uniform(45, 85)) / 2)
     low = rng.uniform() < 0.8
@@ -48,9 +48,12 @@ def make_camera(rng: np.random.Generator, width: int, height: int, layout: Layou
     )
 
 
-def make_setting(rng: np.random.Generator, kind: str, camera: Camera, light_name: str | None = None) -> Setting:
+def make_setting(
+    rng: np.random.Generator, kind: str, camera: Camera, light_name: str | None = None, *, margin: int = 0
+) -> Setting:
+    """Random surroundings; `margin`: px by which the sky is wider than the frame, for a road with bends."""
     layout, light = make_layout(rng, kind), make_light(rng, light_name)
-    sky = paint_sky(light, rng, camera.width + 2 * PAD + SKY_MARGIN, SKY_ABOVE, SKY_BELOW, camera.fx)
+    sky = paint_sky(light, rng, camera.width + 2 * PAD + margin, SKY_ABOVE, SKY_BELOW, camera.fx)
     zebras = tuple(np.cumsum(rng.uniform(45, 170, 9))) if kind == "town" else ()
     bonnet = rng.uniform(0.04, 0.12) if rng.uniform() < 0.2 else 0.0
     return Setting(
@@ -149,12 +152,12 @@ def still(seed: int, index: int, width: int = 640, height: int = 384) -> Sample:
     """
     rng = np.random.default_rng((seed, index))
     kind = str(rng.choice(("motorway", "country", "town"), p=(0.24, 0.22, 0.54)))
-    layout_camera = make_camera(rng, width, height, make_layout(np.random.default_rng(0), kind))
-    setting = make_setting(rng, kind, layout_camera)
+    camera = make_camera(rng, width, height)
+    setting = make_setting(rng, kind, camera)
     layout = setting.layout
     lane = int(rng.integers(layout.own))
     view = View(
-        layout_camera,
+        camera,
         make_profile(rng, kind),
         float(rng.uniform(0, 800)),
         layout.lane(lane) + rng.normal(0, 0.35),
