@@ -119,9 +119,7 @@ class Pipeline:
             boxes, ok = self._flow.step(grey, self._tracks)
             self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
         laps.lap("track")
-        self._scene = self._analysis.step(
-            self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index
-        )
+        self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
         laps.lap("scene")
         return FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
 
