@@ -212,15 +212,15 @@ def move(boxes: np.ndarray, m: np.ndarray, shrink: int, limit: tuple) -> tuple[n
     return clipped.astype(np.float32), kept.astype(np.float32)
 
 
-def compose(pictures: list[Picture], rng: np.random.Generator):
+def compose(pictures: list[Picture], rng: np.random.Generator, zoom: tuple[float, float] = (0.5, 2.2)):
     """One picture, or four as a mosaic → (HEIGHT, WIDTH, 3) uint8, boxes (N, 4), labels (N,), ignored (K, 4)."""
     canvas = np.full((HEIGHT, WIDTH, 3), 114, np.uint8)
     if len(pictures) == 1:
-        boxes, zoom = [(0, 0, WIDTH, HEIGHT)], (0.5, 2.2)
+        boxes = [(0, 0, WIDTH, HEIGHT)]
     else:
         x, y = int(rng.uniform(0.3, 0.7) * WIDTH), int(rng.uniform(0.3, 0.7) * HEIGHT)
         boxes = [(0, 0, x, y), (x, 0, WIDTH, y), (0, y, x, HEIGHT), (x, y, WIDTH, HEIGHT)]
-        zoom = (0.6, 2.5)
+        zoom = (zoom[0] * 1.2, zoom[1] * 1.15)
     xyxy, label, ignore = [], [], []
     for picture, box in zip(pictures, boxes, strict=True):
         (moved, kept), (ignored, kept_ignored) = place(picture, rng, canvas, box, zoom)

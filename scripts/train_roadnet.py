@@ -3,7 +3,7 @@
     python scripts/train_roadnet.py --data ../shared/data --minutes 90 --out out/roadnet
 
 1. RoadNet starts as YOLOX-Nano (same topology); ReLU takes the place of SiLU, and each layer is solved anew.
-2. Each batch: 8 real pictures (four-picture mosaics half of the time) and 8 of the road simulator.
+2. Each batch: 5 real pictures (four-picture mosaics half of the time) and 11 of the road simulator.
 3. Losses: SimOTA detection losses on all; on the real ones also the distance to the teacher's features, block by block,
    and to its answers, so that what COCO taught is not forgotten on a few hundred pictures.
 Batch normalisation is folded throughout (fine-tuning at half the cost), and written back as an identity at the end.
@@ -33,7 +33,7 @@ from edgecnn.recipe import ModelSection
 from edgecnn.zoo.loss import Grid, Target, detection_loss
 from edgecnn.zoo.roadnet import RoadNet
 
-REAL, SIM = 8, 8  # pictures of a batch
+REAL, SIM = 5, 11  # pictures of a batch
 SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
 FITTED = 48  # pictures on which ReLU is fitted in place of SiLU
 LR, WARMUP, DECAY, CLIP = 4e-4, 200, 1e-4, 5.0
@@ -91,12 +91,12 @@ def batches(pools: dict[str, list[Picture]], sim_folder: Path, seed: int, out: q
         pictures, targets = [], []
         for k in range(REAL + SIM):
             of_sim = k >= REAL and bool(sim)
-            mosaic = rng.random() < (0.25 if of_sim else 0.5)
+            mosaic = rng.random() < (0.1 if of_sim else 0.5)
             chosen = []
             for _ in range(4 if mosaic else 1):
                 pool = sim if of_sim else pools[str(rng.choice(names, p=shares))]
                 chosen.append(pool[int(rng.integers(len(pool)))])
-            bgr, xyxy, label, ignore = compose(chosen, rng)
+            bgr, xyxy, label, ignore = compose(chosen, rng, (0.8, 1.8) if of_sim else (0.5, 2.2))
             pictures.append(bgr)
             targets.append(Target(torch.from_numpy(xyxy), torch.from_numpy(label), torch.from_numpy(ignore)))
         x = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
