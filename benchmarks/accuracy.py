@@ -1,6 +1,6 @@
 """Average precision of bundles on data sets, FP32 beside INT8 (its CPU form). Markdown on standard output.
 
-    python benchmarks/accuracy.py out/adas.bundle out/yolox-nano.bundle --data kitti:FOLDER sim:9000 coco:FOLDER
+python benchmarks/accuracy.py out/adas.bundle out/yolox-nano.bundle --data kitti:FOLDER sim:9000 coco:FOLDER
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ must never meet torch or onnx. Results go to standard output, progress and error
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from enum import Enum
@@ -59,6 +60,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 
 def main() -> None:
     """Entry point: errors become one line and a documented exit code."""
+    # `docker stop` and systemd send SIGTERM: like Ctrl-C, it must leave a playable video behind
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except EdgecnnError as error:

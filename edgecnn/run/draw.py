@@ -62,7 +62,7 @@ class Painter:
         return picture
 
     def _path(self, picture: Picture, camera: Camera, colour: Colour) -> None:
-        """The corridor straight ahead: a flat tint and two lines."""
+        """The corridor straight ahead: two lines, and a flat tint where the camera is known and not assumed."""
         height, width = picture.shape[:2]
         if self._seen != (camera, height, width):
             self._seen = (camera, height, width)
@@ -73,10 +73,11 @@ class Painter:
         left, top, right, bottom = _bounds(polygon, width, height)
         if right <= left or bottom <= top:
             return
-        part = picture[top:bottom, left:right]
-        tint = part.copy()
-        cv2.fillPoly(tint, [polygon - (left, top)], colour)
-        cv2.addWeighted(tint, 0.22, part, 0.78, 0, part)
+        if camera != Camera.assumed((width, height)):
+            part = picture[top:bottom, left:right]
+            tint = part.copy()
+            cv2.fillPoly(tint, [polygon - (left, top)], colour)
+            cv2.addWeighted(tint, 0.22, part, 0.78, 0, part)
         half = len(polygon) // 2
         for side in (polygon[:half], polygon[half:]):
             cv2.polylines(picture, [side], False, colour, max(1, height // 360), cv2.LINE_AA)
