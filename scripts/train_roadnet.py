@@ -36,7 +36,7 @@ from edgecnn.zoo.roadnet import RoadNet
 REAL, SIM = 5, 11  # pictures of a batch
 SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
 FITTED = 48  # pictures on which ReLU is fitted in place of SiLU
-LR, WARMUP, DECAY, CLIP = 4e-4, 200, 1e-4, 5.0
+LR, WARMUP, DECAY, CLIP = 8e-4, 200, 1e-4, 5.0
 EMA = 0.998
 MIMIC = 4.0
 

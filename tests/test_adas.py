@@ -382,16 +382,17 @@ def test_what_closes_in_on_our_path_is_looked_at_in_every_frame(scene: Scene | N
     assert schedule.due(cut=False, tracks=fresh, scene=scene) == reason
 
 
-def test_a_weak_or_missed_track_is_looked_for_again() -> None:
-    def second(tracks: Tracks) -> str | None:
-        schedule = Schedule(ScheduleSettings(every=9))
-        schedule.due(cut=False, tracks=tracks, scene=None)
-        return schedule.due(cut=False, tracks=tracks, scene=None)
+def test_a_weak_or_missed_track_in_the_path_is_looked_for_again() -> None:
+    def second(tracks: Tracks, *, in_path: bool = True) -> str | None:
+        schedule, scene = Schedule(ScheduleSettings(every=9)), scene_with(math.inf, in_path)
+        schedule.due(cut=False, tracks=tracks, scene=scene)
+        return schedule.due(cut=False, tracks=tracks, scene=scene)
 
     box = true_box(30, 0)[None]
     assert second(tracks_of(box)) is None
     assert second(tracks_of(box, score=0.1)) == "unsure"
     assert second(tracks_of(box, missed=4)) == "unsure"
+    assert second(tracks_of(box, missed=4), in_path=False) is None
 
 
 def test_a_schedule_of_no_frames_is_refused() -> None:

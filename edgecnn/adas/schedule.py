@@ -16,7 +16,7 @@ Reason = Literal["first", "cut", "stride", "closing", "unsure"]
 class ScheduleSettings:
     every: int = 1  # frames from one detection to the next at most
     closing_s: float = 4.0  # an object in the path with a shorter time to collision is looked at in every frame
-    unsure: float = 0.3  # a track whose last detection scored lower is looked for again in the next frame
+    unsure: float = 0.3  # a track in the path whose last detection scored lower is looked for in the next frame
 
 
 class Schedule:
@@ -46,9 +46,11 @@ class Schedule:
             return "cut"
         if since >= s.every:
             return "stride"
-        if scene is not None and (scene.in_path & (scene.ttc_s < s.closing_s)).any():
+        if scene is None:
+            return None
+        if (scene.in_path & (scene.ttc_s < s.closing_s)).any():
             return "closing"
-        # Missed by the last detection as well, or only just found in it.
-        if ((tracks.missed >= since) | (tracks.score < s.unsure)).any():
+        # In the path, and missed by the last detection or only just found in it. Elsewhere a look again can wait.
+        if (scene.in_path & ((tracks.missed >= since) | (tracks.score < s.unsure))).any():
             return "unsure"
         return None
