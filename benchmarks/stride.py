@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from edgecnn.adas import Camera
 from edgecnn.backends import open_backend
 from edgecnn.bundle import Bundle
 from edgecnn.data.simulator import Drive
@@ -33,7 +34,9 @@ def main() -> None:
     detected = dict.fromkeys(args.every, 0)
     for seed in args.seeds:
         drive = Drive(seed, args.frames)
-        pipelines = {k: Pipeline(model, backend, s, fps=drive.fps, camera=drive.camera) for k, s in settings.items()}
+        lens = drive.camera
+        camera = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad)
+        pipelines = {k: Pipeline(model, backend, s, fps=drive.fps, camera=camera) for k, s in settings.items()}
         for k in args.every:
             sequences[k].append([])
         for frame, truth, _ in tracked(drive, f"drive {seed}", len(drive)):
