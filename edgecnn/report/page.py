@@ -85,7 +85,7 @@ def _cards(bundle: Bundle, bench: Json, check: Json, runs: Sequence[Run]) -> str
         cards.append(("kernels INT8 in the engine", f"{facts['kernels_int8']} of {facts['kernels_meant_int8']}"))
     ratio = bench.get("ratios", {}).get("int8", {}).get("infer_p50")
     if ratio is not None:
-        cards.append(("INT8 faster than FP32", f"{ratio:.2f} ×"))
+        cards.append(("INT8 speed over FP32", f"{ratio:.2f} ×"))
     shipped = list(check["figures"].values())[-1] if check else {}
     for metric in ("AP50", "HOTA", "top1"):
         if shipped.get(metric) is not None:
