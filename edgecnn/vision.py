@@ -1,4 +1,4 @@
-"""The one preprocess, the decoders, NMS and IoU: quantize, check, bench and run all call these same functions.
+"""The one preprocess, the decoders and NMS: quantize, check, bench and run all call these same functions.
 
 Boxes are decoded after the score threshold, so that a quiet road costs next to nothing.
 """
@@ -140,16 +140,4 @@ def nms(found: Detections, iou: float, limit: int) -> Detections:
     ).ravel()
     kept = kept[np.argsort(-found.score[kept], kind="stable")][:limit]
     result: Detections = found[kept]
-    return result
-
-
-def iou_matrix(a: F32, b: F32) -> F32:
-    """(N, 4), (M, 4) xyxy → (N, M) intersection over union; 0 where both boxes are empty."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_a = np.prod(np.clip(a[:, 2:] - a[:, :2], 0, None), axis=1)
-    area_b = np.prod(np.clip(b[:, 2:] - b[:, :2], 0, None), axis=1)
-    union = area_a[:, None] + area_b[None, :] - overlap
-    result: F32 = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0).astype(np.float32)
     return result

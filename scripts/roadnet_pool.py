@@ -19,7 +19,8 @@ import torch
 from roadnet_teacher import COCO_ROWS
 
 from edgecnn.scene import Detections, Letterbox
-from edgecnn.vision import iou_matrix, nms
+from edgecnn.track.assign import iou
+from edgecnn.vision import nms
 from edgecnn.zoo.loss import Grid
 
 HEIGHT, WIDTH = 256, 416
@@ -163,7 +164,7 @@ def add_teacher(picture: Picture, teacher: torch.nn.Module, *, complete: bool) -
     both = Detections(*(np.concatenate([getattr(s, f) for s in seen]) for f in ("xyxy", "score", "label")))
     both = nms(both, 0.5, 100)
     if len(picture.label):
-        both = both[iou_matrix(both.xyxy, picture.xyxy).max(1) < 0.4]
+        both = both[iou(both.xyxy, picture.xyxy).max(1) < 0.4]
     sure = (both.score > SURE) & (not complete)
     picture.xyxy = np.concatenate([picture.xyxy, both.xyxy[sure]])
     picture.label = np.concatenate([picture.label, both.label[sure]])

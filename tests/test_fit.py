@@ -13,7 +13,7 @@ from edgecnn import zoo
 from edgecnn.bundle import ModelSpec
 from edgecnn.errors import ModelError
 from edgecnn.recipe import DataSection, ModelSection, TrainSection
-from edgecnn.zoo.fit import accuracy, add_gradients, fit
+from edgecnn.zoo.fit import Batchable, accuracy, add_gradients, fit
 
 CLASSES = ("dark", "light")
 
@@ -45,7 +45,7 @@ def test_it_learns_and_the_same_seed_gives_the_same_weights(spec: ModelSpec, pic
     section = TrainSection(data=pictures, epochs=15, batch=8, lr=0.02)
     net, losses = trained(spec, section)
     assert losses[-1] < losses[0] / 2 and len(losses) == 15
-    assert accuracy(net, spec, pictures) == 1.0
+    assert accuracy(net, spec, Batchable.read(spec, pictures, "pictures")) == 1.0
     again, same = trained(spec, section)
     assert same == losses
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), again.parameters(), strict=True))

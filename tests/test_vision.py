@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from edgecnn.bundle import ModelSpec, TensorSpec
 from edgecnn.errors import InputError, ModelError
 from edgecnn.scene import F32, Detections, Picture
-from edgecnn.vision import DecodeDetections, Preprocess, fit, grid, iou_matrix, nms
+from edgecnn.track.assign import iou
+from edgecnn.vision import DecodeDetections, Preprocess, fit, grid, nms
 
 MODEL = ModelSpec(  # not square: a swap of height and width shows
     arch="roadnet",
@@ -226,8 +227,8 @@ def test_iou_by_hand() -> None:
     a = np.array([[0, 0, 10, 10], [5, 5, 5, 5], [0, 0, 4, 4]], np.float32)
     b = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [5, 5, 5, 5]], np.float32)
     wanted = [[1, 1 / 3, 0, 0], [0, 0, 0, 0], [0.16, 0, 0, 0]]
-    np.testing.assert_allclose(iou_matrix(a, b), wanted, atol=1e-6)
-    assert iou_matrix(a, np.zeros((0, 4), np.float32)).shape == (3, 0)
+    np.testing.assert_allclose(iou(a, b), wanted, atol=1e-6)
+    assert iou(a, np.zeros((0, 4), np.float32)).shape == (3, 0)
 
 
 def greedy(found: Detections, threshold: float, limit: int) -> list[int]:
@@ -235,7 +236,7 @@ def greedy(found: Detections, threshold: float, limit: int) -> list[int]:
     kept: list[int] = []
     for row in np.argsort(-found.score):
         overlaps = [
-            float(iou_matrix(found.xyxy[row : row + 1], found.xyxy[k : k + 1])[0, 0]) > threshold
+            float(iou(found.xyxy[row : row + 1], found.xyxy[k : k + 1])[0, 0]) > threshold
             for k in kept
             if found.label[k] == found.label[row]
         ]

@@ -29,7 +29,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     from edgecnn.slim.gap import with_gap
     from edgecnn.slim.prune import prune
     from edgecnn.zoo.count import size
-    from edgecnn.zoo.fit import accuracy, add_gradients, fit
+    from edgecnn.zoo.fit import Batchable, accuracy, add_gradients, fit
     from edgecnn.zoo.widths import read_widths
 
     section = recipe.slim
@@ -45,6 +45,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     losses = fit(net, spec, section.finetune, guide=before)
     zoo.save_weights(bundle.path / FILE, net, spec)
 
+    seen = Batchable.read(spec, section.check, "pictures to check on")
     rows: dict[str, dict[str, float]] = {}
     for name, model in (("before", before), ("after", net)):
         counted = size(model, spec.input.shape)
@@ -52,7 +53,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
             "parameters": counted.parameters,
             "macs": counted.macs,
             "bytes": counted.bytes,
-            "accuracy": round(accuracy(model, spec, section.check), 4),
+            "accuracy": round(accuracy(model, spec, seen), 4),
         }
     figure = "top-1" if spec.task == "classify" else "AP50"
     for key, unit in (("parameters", ""), ("macs", ""), ("bytes", ""), ("accuracy", f" ({figure})")):

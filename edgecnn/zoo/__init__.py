@@ -111,7 +111,7 @@ def save_weights(path: Path, net: nn.Module, spec: ModelSpec) -> None:
 
     state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
     with atomic(path) as temporary:
-        save_file(state, temporary, {"edgecnn": json.dumps(asdict(replace(spec, widths=dict(spec.widths))))})
+        save_file(state, temporary, {"edgecnn": json.dumps(asdict(spec))})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:

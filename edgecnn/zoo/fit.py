@@ -158,11 +158,10 @@ def _target(truth: Truth, box: Letterbox, mirror: int | None) -> Target:
 
 
 @torch.no_grad()
-def accuracy(net: nn.Module, spec: ModelSpec, section: DataSection) -> float:
+def accuracy(net: nn.Module, spec: ModelSpec, data: Batchable) -> float:
     """Top-1 of a classifier, AP50 (COCO's rules) of a detector, in [0, 1]."""
     from edgecnn.metrics.detection import evaluate_detections
 
-    data = Batchable.read(spec, section, "pictures to check on")
     net.eval()
     outputs = [net(x[None]) for x in data.x]
     if spec.task == "classify":
