@@ -48,6 +48,7 @@ def load_real(data: Path, teacher: torch.nn.Module) -> dict[str, list[Picture]]:
         for picture in pictures:
             if name != "carla":
                 add_teacher(picture, teacher, complete=name == "photos")
+            riders(picture)
         boxes = sum(len(p.label) for p in pictures)
         print(f"{name}: {len(pictures)} pictures, {boxes} boxes", flush=True)
     return pools
@@ -101,10 +102,12 @@ def coco(folder: Path) -> list[Picture]:
         bgr = cv2.imread(str(folder / "images/train2017" / image["file_name"]))
         rows = [a for a in truth["annotations"] if a["image_id"] == image["id"] and a["category_id"] in kinds]
         if bgr is not None:
-            boxes = [
-                [a["bbox"][0], a["bbox"][1], a["bbox"][0] + a["bbox"][2], a["bbox"][1] + a["bbox"][3]] for a in rows
-            ]
-            found.append(make(bgr, boxes, [kinds[a["category_id"]] for a in rows]))
+            boxes = np.array([a["bbox"] for a in rows], np.float32).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            crowd = np.array([a["iscrowd"] for a in rows], bool)
+            labels = np.array([kinds[a["category_id"]] for a in rows], np.int64)
+            found.append(make(bgr, boxes[~crowd], labels[~crowd]))
+            found[-1].ignore = boxes[crowd]
     return found
 
 
@@ -168,7 +171,25 @@ def add_teacher(picture: Picture, teacher: torch.nn.Module, *, complete: bool) -
     sure = (both.score > SURE) & (not complete)
     picture.xyxy = np.concatenate([picture.xyxy, both.xyxy[sure]])
     picture.label = np.concatenate([picture.label, both.label[sure]])
-    picture.ignore = both.xyxy[~sure]
+    picture.ignore = np.concatenate([picture.ignore, both.xyxy[~sure]])
+
+
+def riders(picture: Picture) -> None:
+    """Data sets label bicycle and rider apart; on the road they are one: the two boxes become one two-wheeler."""
+    wheels, people = (np.flatnonzero(picture.label == k) for k in (TWO_WHEELER, PERSON))
+    gone = []
+    for person in people:
+        left, top, right, bottom = picture.xyxy[person]
+        for wheel in wheels:
+            x1, y1, x2, y2 = picture.xyxy[wheel]
+            shared = min(right, x2) - max(left, x1), min(bottom, y2) - max(top, y1)
+            # on it, not beside or behind it: over most of the person's width, feet above the wheels' foot
+            if shared[0] > 0.6 * (right - left) and shared[1] > 0.25 * (y2 - y1) and top < y1 and bottom < y2:
+                picture.xyxy[wheel] = min(left, x1), top, max(right, x2), y2
+                gone.append(person)
+                break
+    kept = np.setdiff1d(np.arange(len(picture.label)), gone)
+    picture.xyxy, picture.label = picture.xyxy[kept], picture.label[kept]
 
 
 def place(picture: Picture, rng: np.random.Generator, canvas: np.ndarray, box: tuple[int, int, int, int], zoom: tuple):

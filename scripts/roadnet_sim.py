@@ -13,6 +13,7 @@ from edgecnn.data.simulator import Drive, still
 
 SEED = 1_000_000  # far from the seeds that check, calibrate and demonstrate
 PACK = 200
+FRAMES = 4  # of each drive
 SIZE = (480, 288)
 
 
@@ -26,11 +27,11 @@ def main() -> None:
         path = args.out / f"{first:06d}.npz"
         if path.exists():
             continue
-        # two thirds independent scenes, one third frames of drives: what a board sees is the second
-        samples = [(s.bgr, s.truth) for s in (still(SEED, i) for i in range(first, first + PACK * 2 // 3))]
-        for k in range(8):
+        # half independent scenes, half frames of drives, far apart in each: what a board sees is the second
+        samples = [(s.bgr, s.truth) for s in (still(SEED, i) for i in range(first, first + PACK // 2))]
+        for k in range(PACK // 2 // FRAMES):
             drive = Drive(SEED + first + k, frames=300)
-            for i in np.linspace(0, 299, -(-(PACK - PACK * 2 // 3) // 8)).astype(int):
+            for i in np.linspace(0, 299, FRAMES).astype(int):
                 frame, truth, _ = drive.render(int(i))
                 samples.append((frame.bgr, truth))
         scale = SIZE[0] / samples[0][0].shape[1]

@@ -36,7 +36,7 @@ from edgecnn.zoo.roadnet import RoadNet
 REAL, SIM = 5, 11  # pictures of a batch
 SHARES = {"openimages": 0.4, "carla": 0.15, "photos": 0.25, "dashcam": 0.2}
 FITTED = 48  # pictures on which ReLU is fitted in place of SiLU
-LR, WARMUP, DECAY, CLIP = 8e-4, 200, 1e-4, 5.0
+WARMUP, DECAY, CLIP = 200, 1e-4, 5.0
 EMA = 0.998
 MIMIC = 4.0
 
@@ -108,6 +108,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sim", type=Path, required=True, help="folder of simulator pictures (scripts/roadnet_sim.py)")
     parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--rate", type=float, default=4e-4, help="the highest learning rate")
+    parser.add_argument("--start", type=Path, help="checkpoint.pt of an earlier run, whose averaged weights begin this one")
     parser.add_argument("--out", type=Path, default=Path("out/roadnet"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -128,13 +130,15 @@ def main() -> None:
     some = [pools[name][int(rng.integers(len(pools[name])))] for name in list(pools) * (FITTED // len(pools))]
     fitted = torch.from_numpy(np.stack([compose([p], rng)[0] for p in some])).permute(0, 3, 1, 2).float() - 128
     reconstruct(net, student(guide), fitted)
+    if args.start:
+        net.load_state_dict(torch.load(args.start, weights_only=True)["average"])
     average.load_state_dict(net.state_dict())
     net = net.to(memory_format=torch.channels_last).train()
     heard, heard_guide = Taps(net), Taps(guide)
     weights = [p for p in net.parameters() if p.ndim > 1]
     biases = [p for p in net.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
-        [{"params": weights, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0}], LR
+        [{"params": weights, "weight_decay": DECAY}, {"params": biases, "weight_decay": 0}], args.rate
     )
     done, step = 0.0, 0  # minutes, steps
     checkpoint = args.out / "checkpoint.pt"
@@ -152,7 +156,7 @@ def main() -> None:
     start, sums = time.monotonic(), {}
     while (minutes := done + (time.monotonic() - start) / 60) < args.minutes:
         x, targets = feed.get()
-        rate = LR * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * minutes / args.minutes)))
+        rate = args.rate * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * minutes / args.minutes)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         box, obj, cls = net.logits(net.features(x - 128))
