@@ -46,6 +46,25 @@ class TensorSpec:
 
 
 @dataclass(frozen=True)
+class LayerSpec:
+    """One layer that slimming put into a network, by what it is: a checkpoint describes itself without pickle."""
+
+    kind: Literal["conv", "bn", "linear", "relu", "gap", "flatten", "identity"]
+    inputs: int = 0  # conv, linear; channels of bn
+    outputs: int = 0
+    kernel: tuple[int, int] = (1, 1)  # height, width, as stride and padding
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    groups: int = 1
+    bias: bool = True
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> LayerSpec:
+        pairs = {k: (int(data[k][0]), int(data[k][1])) for k in ("kernel", "stride", "padding") if k in data}
+        return cls(**{**data, **pairs})
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """All that a board must know of a model; JSON in the manifest."""
 
@@ -63,7 +82,8 @@ class ModelSpec:
     pad: int = 114  # grey level around a letterboxed picture, 0-255
     # (inputs, outputs) of each layer AFTER slimming; empty: as the zoo has it
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
-    gap: bool = False  # FC replaced by global average pooling
+    # name of a layer of the zoo's network -> the layers that slimming put in its place, one after the other
+    replaced: Mapping[str, tuple[LayerSpec, ...]] = field(default_factory=dict)
 
     @property
     def height(self) -> int:
@@ -91,6 +111,7 @@ class ModelSpec:
                     "mean": tuple(data["mean"]),
                     "std": tuple(data["std"]),
                     "widths": {name: (int(i), int(o)) for name, (i, o) in data["widths"].items()},
+                    "replaced": {n: tuple(map(LayerSpec.from_json, rows)) for n, rows in data["replaced"].items()},
                 }
             )
         except (KeyError, TypeError, ValueError) as error:

@@ -6,8 +6,9 @@ Each stage gets one frozen section. An unknown key is an error that names the ne
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,6 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from edgecnn.errors import InputError, RecipeError
 
 SIM_CLASSES = ("car", "truck_bus", "two_wheeler", "person")
+# fmt: off
+Arch = Literal[
+    "roadnet", "lenet5", "lenet5_original", "alexnet", "alexnet_original", "zfnet",
+    "vgg11", "vgg13", "vgg16c", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
+    "googlenet", "googlenet_original", "inception_v2", "inception_v3",
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+]
+# fmt: on
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -27,10 +36,13 @@ class Section(BaseModel):
 class DataSection(Section):
     """Pictures with truth. `sim` needs no path: the road simulator draws `pictures` of them from `seed`."""
 
-    kind: Literal["sim", "sim_drive", "sim_crops", "coco", "kitti", "voc", "mot", "folder", "classes", "mnist"] = "sim"
+    kind: Literal[
+        "sim", "sim_drive", "sim_crops", "coco", "kitti", "voc", "mot", "folder", "classes", "mnist", "cifar"
+    ] = "sim"
     path: Path | None = None
-    seed: int = 0
+    seed: int = 0  # of the simulator's scenes; of the split into parts
     pictures: Annotated[int, Field(gt=0)] = 256  # at most this many; frames of each drive for sim_drive
+    part: Literal["all", "train", "test", "validate"] = "all"  # 65/25/10 per cent of a classification set, by class
     drives: Annotated[int, Field(gt=0)] = 1  # sim_drive: seeds seed, seed+1, ...
 
     @model_validator(mode="after")
@@ -43,13 +55,13 @@ class DataSection(Section):
 class ModelSection(Section):
     """A zoo model (`arch`), or any ONNX network (`onnx`, with the `decode` that reads its outputs)."""
 
-    arch: Literal["roadnet", "lenet5", "resnet18"] | None = None
+    arch: Arch | None = None
     onnx: Path | None = None
     weights: Path | Literal["shipped"] | None = None  # safetensors or .pth state dict; None: train from scratch
     decode: Literal["logits", "yolox"] | None = None  # with `onnx`
     classes: tuple[str, ...] = SIM_CLASSES
-    height: Annotated[int, Field(gt=0)] = 256
-    width: Annotated[int, Field(gt=0)] = 416
+    height: Annotated[int, Field(gt=0)] | None = None  # None: the architecture's own
+    width: Annotated[int, Field(gt=0)] | None = None
     strides: tuple[int, ...] = (8, 16, 32)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)  # with `onnx`; zoo models bring their own
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -66,24 +78,132 @@ class ModelSection(Section):
         return self
 
 
+class AugmentSection(Section):
+    """Random changes of each training picture, anew in every epoch; zero leaves one out."""
+
+    shift: Share = 0.0  # of the side, both ways
+    scale: Share = 0.0  # side times 1 - scale to 1 / (1 - scale): scale jitter; what hangs over is cropped
+    mirror: bool = False
+    colour: Share = 0.0  # brightness, contrast and saturation, each times 1 - colour to 1 + colour
+    noise: Annotated[float, Field(ge=0)] = 0.0  # standard deviation, grey levels
+
+
 class TrainSection(Section):
-    """SGD with momentum .9, cosine schedule; zero epochs keep the weights that `model.weights` names."""
+    """SGD with momentum; zero epochs keep the weights that `model.weights` names."""
 
     data: DataSection = DataSection()
+    validate_on: DataSection | None = None  # for the plateau schedule, early stop and the best epoch's weights
     epochs: Annotated[int, Field(ge=0)] = 0
-    batch: Annotated[int, Field(gt=0)] = 16
+    batch: Annotated[int, Field(gt=0)] | Literal["all"] = 16  # 1: a step a sample; all: one step an epoch
     lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Share = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    patience: Annotated[int, Field(gt=0)] = 5  # plateau: epochs without a better figure until lr becomes a tenth
+    stop_after: Annotated[int, Field(gt=0)] | None = None  # early stop: so many epochs without a better figure
+    dropout: Share | None = None  # of the fully connected layers; None: the architecture's own
+    balance: Literal["none", "remove", "copy"] = "none"  # classes of equal size: drop pictures, or copy with noise
+    augment: AugmentSection = AugmentSection()
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _validated(self) -> TrainSection:
+        if self.validate_on is None and (self.schedule == "plateau" or self.stop_after is not None):
+            raise ValueError("`schedule: plateau` and `stop_after` need `validate_on`: pictures to validate on")
+        return self
+
+
+Layers = tuple[str, ...]  # names of layers, with * as in file names
+
+
+class LowRankStep(Section):
+    """A kxk convolution becomes 1x1, kxk, 1x1 by Tucker-2; a linear layer two, by SVD."""
+
+    layers: Layers = ("*",)
+    rank: Annotated[float, Field(gt=0, le=1)] = 0.5  # share of the channels that the core keeps
+    round_to: Annotated[int, Field(gt=0)] = 8
+
+
+class ReduceStep(Section):
+    """A 1x1 convolution to fewer channels before a 3x3 or 5x5."""
+
+    layers: Layers = ("*",)
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the input channels
+    round_to: Annotated[int, Field(gt=0)] = 8
+
+
+class BottleneckStep(Section):
+    """Two 3x3 convolutions, one after the other, become 1x1, 3x3, 1x1."""
+
+    layers: Layers = ("*",)  # the first of each pair
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.25  # of the channels that the 3x3 keeps
+
+
+class FactorizeStep(Section):
+    """stack: 5x5 to two 3x3, 7x7 to three; spatial: nxn to nx1 and 1xn; separable: depthwise and 1x1."""
+
+    layers: Layers = ("*",)
+    form: Literal["stack", "spatial", "separable"]
+
+
+class PruneStep(Section):
+    """Channels through the dependency graph."""
+
+    macs: Annotated[float, Field(gt=0, lt=1)] | None = None  # share of the MACs to remove: the smallest such cut
+    channels: Annotated[float, Field(gt=0, lt=1)] | None = None  # or: share of the channels to remove
+    criterion: Literal["taylor", "hessian", "magnitude", "bn_scale"] = "taylor"
+    scope: Literal["global", "uniform"] = "global"
+    round_to: Annotated[int, Field(gt=0)] = 8  # channels stay multiples of this
+    rounds: Annotated[int, Field(gt=0)] = 1  # cut in so many steps, fine-tuned by `between` after each but the last
+    between: TrainSection = TrainSection()
+    data: DataSection | None = None  # to weigh channels on (taylor, hessian); None: that of `between`
+
+    @model_validator(mode="after")
+    def _one(self) -> PruneStep:
+        if (self.macs is None) == (self.channels is None):
+            raise ValueError("name either `macs` or `channels`: the share to remove")
+        return self
+
+
+class ClassesStep(Section):
+    """Functional reduction: only the classes, and the input, that the scene needs."""
+
+    keep: tuple[str, ...]
+    height: Annotated[int, Field(gt=0)] | None = None
+    width: Annotated[int, Field(gt=0)] | None = None
+
+
+class FinetuneStep(TrainSection):
+    """Training of the slimmed network, by default with the unslimmed one as teacher."""
+
+    distill: Literal["none", "logits", "features"] = "logits"
+
+
+class SlimStep(Section):
+    """One step: exactly one of its keys."""
+
+    gap: Literal[True] | None = None  # global average pooling in place of the fully connected layers
+    low_rank: LowRankStep | None = None
+    reduce: ReduceStep | None = None
+    bottleneck: BottleneckStep | None = None
+    factorize: FactorizeStep | None = None
+    prune: PruneStep | None = None
+    sparsify: Literal["2:4"] | None = None  # two of four weights zero, as Ampere's sparse tensor cores take them
+    classes: ClassesStep | None = None
+    finetune: FinetuneStep | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> SlimStep:
+        named = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"a step has one key, such as `prune`; this one has {', '.join(named) or 'none'}")
+        return self
 
 
 class SlimSection(Section):
-    """GAP in place of FC, then channel pruning through the dependency graph, then fine-tuning."""
+    """Steps in the order in which they are applied."""
 
-    gap: bool = False
-    prune: Share = 0.0  # share of the MACs to remove
-    round_to: Annotated[int, Field(gt=0)] = 8  # channels stay multiples of this
-    finetune: TrainSection = TrainSection()
+    steps: Annotated[tuple[SlimStep, ...], Field(min_length=1)]
     check: DataSection = DataSection(seed=9000, pictures=64)  # accuracy before and after
 
 
@@ -183,10 +303,18 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
     """Known keys of the section at a place in the recipe."""
     section: Any = Recipe
     for part in loc:
-        annotation = section.model_fields[str(part)].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, Section))
+        if isinstance(part, int):  # place in a list: the section is that of its elements
+            continue
+        section = next(_sections(section.model_fields[part].annotation))
     return list(section.model_fields)
+
+
+def _sections(annotation: Any) -> Iterator[type[Section]]:
+    """Every Section in a type such as `tuple[SlimStep, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _sections(inner)
 
 
 def _resolve(section: Any, root: Path) -> Any:
@@ -196,6 +324,8 @@ def _resolve(section: Any, root: Path) -> Any:
         value = getattr(section, name)
         if isinstance(value, Section):
             changes[name] = _resolve(value, root)
+        elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+            changes[name] = tuple(_resolve(each, root) for each in value)
         elif isinstance(value, Path):
             changes[name] = value if value.is_absolute() else root / value
     return section.model_copy(update=changes)

@@ -108,8 +108,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sim", type=Path, required=True, help="folder of simulator pictures (scripts/roadnet_sim.py)")
     parser.add_argument("--minutes", type=float, default=90)
-    parser.add_argument("--rate", type=float, default=4e-4, help="the highest learning rate")
-    parser.add_argument("--start", type=Path, help="checkpoint.pt of an earlier run, whose averaged weights begin this one")
+    parser.add_argument("--rate", type=float, default=1.5e-4, help="the highest learning rate")
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint.pt of an earlier run, whose averaged weights begin this one"
+    )
     parser.add_argument("--out", type=Path, default=Path("out/roadnet"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -156,7 +158,11 @@ def main() -> None:
     start, sums = time.monotonic(), {}
     while (minutes := done + (time.monotonic() - start) / 60) < args.minutes:
         x, targets = feed.get()
-        rate = args.rate * min(1, (step + 1) / WARMUP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * minutes / args.minutes)))
+        rate = (
+            args.rate
+            * min(1, (step + 1) / WARMUP)
+            * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * minutes / args.minutes)))
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         box, obj, cls = net.logits(net.features(x - 128))

@@ -17,7 +17,7 @@ from edgecnn.errors import BundleError, ModelError, RecipeError
 from edgecnn.recipe import Recipe
 
 MODEL = ModelSpec("lenet5", "classify", ("a", "b"), TensorSpec("image", (1, 1, 32, 32)), widths={"c1": (1, 6)})
-TEXT = "name: tiny\nmodel: {arch: lenet5}\ntrain: {epochs: 1}\nslim: {prune: 0.5}\n"
+TEXT = "name: tiny\nmodel: {arch: lenet5}\ntrain: {epochs: 1}\nslim: {steps: [{prune: {macs: 0.5}}]}\n"
 
 
 class FakeStage:
@@ -172,7 +172,7 @@ def test_a_stage_that_fails_leaves_the_bundle_as_it_was(
 
 def test_a_recipe_that_loses_a_stage_gets_the_model_of_the_one_before(recipe: Path, out: Path, runs: list[str]) -> None:
     assert compile_recipe(recipe, out).bundle.require_model().widths == {"c1": (1, 3)}
-    recipe.write_text(TEXT.replace("slim: {prune: 0.5}\n", ""), "utf-8")
+    recipe.write_text(TEXT.replace("slim: {steps: [{prune: {macs: 0.5}}]}\n", ""), "utf-8")
     runs.clear()
     done = compile_recipe(recipe, out).bundle
     assert runs == ["export", "quantize", "build"] and "slim" not in done.stages

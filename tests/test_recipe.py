@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from edgecnn.errors import InputError, RecipeError
-from edgecnn.recipe import load
+from edgecnn.recipe import Arch, load
+from edgecnn.zoo import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = "name: tiny\nmodel: {arch: lenet5}\n"
@@ -24,7 +26,10 @@ def written(folder: Path, text: str) -> Path:
     [
         (GOOD + "trian: {epochs: 1}\n", ["unknown key 'trian'", "did you mean 'train'?"]),
         (GOOD + "train: {epoch: 1}\n", ["unknown key 'train.epoch'", "did you mean 'epochs'?"]),
-        (GOOD + "slim: {finetune: {epoch: 1}}\n", ["unknown key 'slim.finetune.epoch'", "did you mean 'epochs'?"]),
+        (
+            GOOD + "slim: {steps: [{finetune: {epoch: 1}}]}\n",
+            ["unknown key 'slim.steps.0.finetune.epoch'", "did you mean 'epochs'?"],
+        ),
         (
             GOOD + "quantize: {data: {pictres: 3}}\n",
             ["'quantize.data.pictres'", "did you mean 'pictures'?"],
@@ -91,3 +96,7 @@ def test_every_shipped_recipe_loads() -> None:
     assert "adas.yaml" in [path.name for path in recipes]
     for path in recipes:
         assert load(path).name
+
+
+def test_the_recipe_and_the_zoo_know_the_same_networks() -> None:
+    assert set(get_args(Arch)) == set(NAMES)

@@ -87,14 +87,14 @@ def test_channels_that_do_nothing_go_first() -> None:
 def test_gap_keeps_the_convolutions_and_drops_the_fc() -> None:
     spec = zoo.spec_for(ModelSection(arch="lenet5", classes=tuple("abcdefghij")))
     net = zoo.build(spec)
-    slim, described = with_gap(net, spec)
-    assert described.gap
+    slim, described, line = with_gap(net, spec)
+    assert "3 fully connected layers" in line and set(described.replaced) == {"avgpool", "classifier"}
     assert not any(isinstance(m, nn.Linear) for m in slim.modules())
     # by hand: 156 + 2416 + 16·10 + 10
     assert size(slim, spec.input.shape).parameters == 2742
     x = torch.rand(2, 1, 32, 32)
     assert torch.equal(net.get_submodule("features")(x), slim.get_submodule("features")(x))
-    maps = slim.get_submodule("classifier")[0](slim.get_submodule("features")(x))
+    maps = slim.get_submodule("avgpool.0")(slim.get_submodule("features")(x))
     assert torch.allclose(slim(x), maps.sum((2, 3)) / math.prod(maps.shape[2:]), atol=1e-6)
 
 

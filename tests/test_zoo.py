@@ -78,7 +78,7 @@ def test_resnet18_has_torchvisions_names(tmp_path: Path) -> None:
 def test_a_slimmed_checkpoint_describes_itself(tmp_path: Path) -> None:
     s = spec("lenet5")
     net = zoo.build(s)
-    apply_widths(net, {"features.3": (6, 8), "classifier.1": (200, 120)})
+    apply_widths(net, {"features.3": (6, 8), "classifier.0": (200, 120)})
     slimmed = ModelSpec(**{**s.__dict__, "widths": read_widths(net)})
     zoo.save_weights(tmp_path / "w.safetensors", net, slimmed)
     again, described = zoo.load(tmp_path / "w.safetensors", s)

@@ -1,59 +1,74 @@
-"""The slim stage: global average pooling in place of FC, channel pruning, and fine-tuning under the old network."""
+"""The slim stage: the recipe's steps, one after the other, each a pure function `(network, spec, step) -> (network,
+spec, report line)`. A step that does not fit raises ModelError naming the layer, and leaves what it got untouched."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgecnn.bundle import Bundle
+from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import RecipeError
 from edgecnn.progress import note
-from edgecnn.recipe import Recipe
+from edgecnn.recipe import Recipe, SlimStep
 
-VERSION = 1
+if TYPE_CHECKING:
+    from torch import nn
+
+VERSION = 2
 FILE = "slim.safetensors"
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.slim is None:
-        raise RecipeError("the recipe has no `slim:` section", do="Add one, e.g. slim: {prune: 0.3}")
+        raise RecipeError("the recipe has no `slim:` section", do="Add one, e.g. slim: {steps: [{prune: {macs: 0.3}}]}")
     return recipe.slim.model_dump(mode="json")
 
 
+def apply(net: nn.Module, spec: ModelSpec, step: SlimStep, unslimmed: nn.Module) -> tuple[nn.Module, ModelSpec, str]:
+    """One step on a copy of the network; `unslimmed` teaches where the step distils."""
+    match step:
+        case SlimStep(gap=True):
+            from edgecnn.slim.gap import with_gap
+
+            return with_gap(net, spec)
+        case SlimStep(prune=settings) if settings is not None:
+            from edgecnn.slim.prune import pruned
+
+            return pruned(net, spec, settings, unslimmed)
+        case SlimStep(finetune=settings) if settings is not None:
+            from edgecnn.slim.finetune import finetuned
+
+            return finetuned(net, spec, settings, unslimmed)
+    raise AssertionError(step)
+
+
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
-    """Write slim.safetensors, which describes its own widths."""
+    """Write slim.safetensors, which describes its own layers and widths."""
     import torch
     import torch_pruning  # type: ignore[import-untyped]
 
     from edgecnn import zoo
-    from edgecnn.slim.gap import with_gap
-    from edgecnn.slim.prune import prune
     from edgecnn.zoo.count import size
-    from edgecnn.zoo.fit import Batchable, accuracy, add_gradients, fit
-    from edgecnn.zoo.widths import read_widths
+    from edgecnn.zoo.fit import Batchable, accuracy
 
     section = recipe.slim
     assert section is not None
-    before, spec = zoo.load(bundle.file("weights"), bundle.require_model())
-    net = before
-    if section.gap:
-        net, spec = with_gap(net, spec)
-    if section.prune:
-        add_gradients(net, spec, section.finetune)
-        net = prune(net, spec.input.shape, section.prune, section.round_to)
-        spec = replace(spec, widths=read_widths(net))
-    losses = fit(net, spec, section.finetune, guide=before)
+    before, full = zoo.load(bundle.file("weights"), bundle.require_model())
+    net, spec, lines = before, full, []
+    for step in section.steps:
+        net, spec, line = apply(net, spec, step, before)
+        note(line)
+        lines.append(line)
     zoo.save_weights(bundle.path / FILE, net, spec)
 
-    seen = Batchable.read(spec, section.check, "pictures to check on")
     rows: dict[str, dict[str, float]] = {}
-    for name, model in (("before", before), ("after", net)):
-        counted = size(model, spec.input.shape)
+    for name, model, its in (("before", before, full), ("after", net, spec)):
+        counted = size(model, its.input.shape)
+        seen = Batchable.read(its, section.check, "pictures to check on")
         rows[name] = {
             "parameters": counted.parameters,
             "macs": counted.macs,
             "bytes": counted.bytes,
-            "accuracy": round(accuracy(model, spec, seen), 4),
+            "accuracy": round(accuracy(model, its, seen), 4),
         }
     figure = "top-1" if spec.task == "classify" else "AP50"
     for key, unit in (("parameters", ""), ("macs", ""), ("bytes", ""), ("accuracy", f" ({figure})")):
@@ -63,7 +78,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
         settings=settings(recipe),
         version=VERSION,
         files={"slim": FILE},
-        facts={**rows, "figure": figure, "losses": [round(loss, 4) for loss in losses]},
+        facts={**rows, "figure": figure, "steps": lines},
         tools={"torch": torch.__version__, "torch-pruning": torch_pruning.__version__},
         model=spec,
     )

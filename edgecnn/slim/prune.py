@@ -9,17 +9,34 @@ odd ones are slower.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 import torch_pruning as tp  # type: ignore[import-untyped]
 from torch import nn
 
+from edgecnn.bundle import ModelSpec
 from edgecnn.errors import ModelError
+from edgecnn.recipe import PruneStep
 from edgecnn.zoo.count import size
+from edgecnn.zoo.fit import add_gradients
 from edgecnn.zoo.roadnet import Head
+from edgecnn.zoo.widths import read_widths
 
 TRIES = 8  # halvings of the interval in which the ratio is sought
 DEEPEST = 0.5  # no layer loses more than this share of its channels
+
+
+def pruned(net: nn.Module, spec: ModelSpec, step: PruneStep, teacher: nn.Module) -> tuple[nn.Module, ModelSpec, str]:
+    """A copy with the share of the MACs gone that the step asks for."""
+    assert step.macs is not None
+    source = step.between if step.data is None else step.between.model_copy(update={"data": step.data})
+    weighed = copy.deepcopy(net)
+    add_gradients(weighed, spec, source)
+    slim = prune(weighed, spec.input.shape, step.macs, step.round_to)
+    before, after = (size(each, spec.input.shape).macs for each in (net, slim))
+    line = f"prune: {before:,} multiply-adds became {after:,} ({1 - after / before:.1%} less) by {step.criterion}"
+    return slim, replace(spec, widths=read_widths(slim)), line
 
 
 def prune(net: nn.Module, shape: tuple[int, ...], share: float, round_to: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,97 +11,81 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.bundle import ModelSpec, TensorSpec, atomic
 from edgecnn.errors import InputError, MissingDependency, ModelError
 from edgecnn.recipe import ModelSection
+from edgecnn.zoo.models import IMAGENET_MEAN, IMAGENET_STD, MODELS, Entry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0-255 scale
 SHIPPED = Path(__file__).parents[1] / "weights"
-
-NAMES = {
-    "roadnet": "the board's own nano detector: anchor-free, conv-BN-ReLU, 416x256",
-    "lenet5": "LeNet-5 with ReLU and max pooling, 32x32 grey",
-    "resnet18": "ResNet-18, torchvision's checkpoint names, 224x224",
-}
+ROADNET = "the board's own nano detector: anchor-free, conv-BN-ReLU, 416x256"
+NAMES = {"roadnet": ROADNET, **{name: entry.about for name, entry in MODELS.items()}}
 
 
 def spec_for(section: ModelSection) -> ModelSpec:
-    """The ModelSpec of a recipe's `model:` section, before training and slimming."""
+    """The ModelSpec of a recipe's `model:` section, before training and slimming.
+
+    Raises ModelError for an unknown architecture, or an input that it can't take.
+    """
     classes = section.classes
-    match section.arch:
-        case "roadnet":
-            if section.height % 32 or section.width % 32:
-                raise ModelError(
-                    f"roadnet with an input of {section.width}x{section.height}", wanted="multiples of 32 px"
-                )
-            strides = (8, 16, 32)
-            anchors = sum(section.height // s * (section.width // s) for s in strides)
-            return ModelSpec(
-                arch="roadnet",
-                task="detect",
-                classes=classes,
-                input=TensorSpec("picture", (1, 3, section.height, section.width)),
-                outputs=(TensorSpec("boxes", (1, anchors, 4)), TensorSpec("scores", (1, anchors, len(classes)))),
-                decode="roadnet",
-                strides=strides,
-                mean=(128.0, 128.0, 128.0),  # u8 less 128 is s8: the quantised picture loses nothing
-            )
-        case "lenet5":
-            return ModelSpec(
-                arch="lenet5",
-                task="classify",
-                classes=classes,
-                input=TensorSpec("picture", (1, 1, 32, 32)),
-                outputs=(TensorSpec("logits", (1, len(classes))),),
-                mean=(33.3,) * 3,  # MNIST's
-                std=(78.6,) * 3,
-                channels="grey",
-                pad=0,
-            )
-        case "resnet18":
-            return ModelSpec(
-                arch="resnet18",
-                task="classify",
-                classes=classes,
-                input=TensorSpec("picture", (1, 3, 224, 224)),
-                outputs=(TensorSpec("logits", (1, len(classes))),),
-                mean=IMAGENET_MEAN,
-                std=IMAGENET_STD,
-                channels="rgb",
-                fit="crop",
-            )
-        case other:
-            raise ModelError(f"the zoo has no '{other}'", wanted=", ".join(NAMES))
+    if section.arch == "roadnet":
+        height, width = section.height or 256, section.width or 416
+        if height % 32 or width % 32:
+            raise ModelError(f"roadnet with an input of {width}x{height}", wanted="multiples of 32 px")
+        strides = (8, 16, 32)
+        anchors = sum(height // s * (width // s) for s in strides)
+        return ModelSpec(
+            arch="roadnet",
+            task="detect",
+            classes=classes,
+            input=TensorSpec("picture", (1, 3, height, width)),
+            outputs=(TensorSpec("boxes", (1, anchors, 4)), TensorSpec("scores", (1, anchors, len(classes)))),
+            decode="roadnet",
+            strides=strides,
+            mean=(128.0, 128.0, 128.0),  # u8 less 128 is s8: the quantised picture loses nothing
+        )
+    entry = entry_of(section.arch)
+    height, width = section.height or entry.side, section.width or entry.side
+    if entry.family == "lenet" and (height, width) != (32, 32):
+        raise ModelError(f"{section.arch} with an input of {width}x{height}", wanted="32x32")
+    grey = entry.channels == "grey"
+    return ModelSpec(
+        arch=section.arch or "",
+        task="classify",
+        classes=classes,
+        input=TensorSpec("picture", (1, 1 if grey else 3, height, width)),
+        outputs=(TensorSpec("logits", (1, len(classes))),),
+        mean=(33.3,) * 3 if grey else IMAGENET_MEAN,  # grey: MNIST's
+        std=(78.6,) * 3 if grey else IMAGENET_STD,
+        channels=entry.channels,
+        fit="letterbox" if grey else "crop",
+        pad=0 if grey else 114,
+    )
 
 
-def build(spec: ModelSpec) -> nn.Module:
-    """The network that a spec describes, with the widths that slimming left; random weights.
+def entry_of(arch: str | None) -> Entry:
+    """Raises ModelError for a name that the zoo does not have."""
+    if arch not in MODELS:
+        raise ModelError(f"the zoo has no '{arch}'", wanted=", ".join(NAMES))
+    return MODELS[arch]
 
+
+def build(spec: ModelSpec, *, aux: bool = False) -> nn.Module:
+    """The network that a spec describes, with the layers and widths that slimming left; random weights.
+
+    With `aux`, a family that has auxiliary heads gets them: in training mode it then returns (logits, *auxiliary).
     Raises ModelError for an unknown architecture, MissingDependency without torch.
     """
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingDependency("torch is not installed", do="Run: pip install 'edgecnn[desk]'") from error
+    from edgecnn.zoo.layers import apply_replaced
     from edgecnn.zoo.widths import apply_widths
 
-    net: nn.Module
-    match spec.arch:
-        case "roadnet":
-            from edgecnn.zoo.roadnet import RoadNet, init_scores
-
-            net = RoadNet(len(spec.classes))
-            init_scores(net)
-        case "lenet5":
-            from edgecnn.zoo.lenet import LeNet5
-
-            net = LeNet5(len(spec.classes), gap=spec.gap)
-        case "resnet18":
-            from edgecnn.zoo.resnet import ResNet
-
-            net = ResNet(spec.arch, len(spec.classes))
-        case other:
-            raise ModelError(f"the zoo has no '{other}'", wanted=", ".join(NAMES))
+    family = "roadnet" if spec.arch == "roadnet" else entry_of(spec.arch).family
+    made = importlib.import_module(f"edgecnn.zoo.{family}").build
+    net: nn.Module = made(spec.arch, len(spec.classes), aux=True) if aux else made(spec.arch, len(spec.classes))
+    apply_replaced(net, spec.replaced)
     apply_widths(net, spec.widths)
     return net.eval()
 
@@ -161,7 +146,7 @@ def load(path: Path, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
                 wanted=f"a {spec.arch} for {', '.join(spec.classes)}",
                 do="Change model.arch or model.classes in the recipe",
             )
-        spec = replace(spec, widths=own.widths, gap=own.gap)
+        spec = replace(spec, widths=own.widths, replaced=own.replaced)
     net = build(spec)
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     came = {name: tuple(tensor.shape) for name, tensor in state.items()}

@@ -84,12 +84,13 @@ def fit(net: nn.Module, spec: ModelSpec, section: TrainSection, guide: nn.Module
     plain = [p for p in net.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": section.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.SGD(groups, section.lr, momentum=0.9, nesterov=True)
-    steps = math.ceil(len(data.x) / section.batch) * section.epochs
+    batch = len(data.x) if section.batch == "all" else section.batch
+    steps = math.ceil(len(data.x) / batch) * section.epochs
     losses, step = [], 0
     with bar("train", steps) as advance:
         for _ in range(section.epochs):
             total, count = 0.0, 0
-            for rows in torch.split(torch.randperm(len(data.x)), section.batch):
+            for rows in torch.split(torch.randperm(len(data.x)), batch):
                 rate = section.lr * min(1.0, (step + 1) / WARMUP) * 0.5 * (1 + math.cos(math.pi * step / steps))
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -110,11 +111,12 @@ def fit(net: nn.Module, spec: ModelSpec, section: TrainSection, guide: nn.Module
 
 def add_gradients(net: nn.Module, spec: ModelSpec, section: TrainSection) -> None:
     """Leave the gradient of the loss over the section's first pictures in the parameters."""
-    some = section.data.model_copy(update={"pictures": min(section.data.pictures, 4 * section.batch)})
+    batch = 16 if section.batch == "all" else section.batch
+    some = section.data.model_copy(update={"pictures": min(section.data.pictures, 4 * batch)})
     data = Batchable.read(spec, some, "pictures to weigh channels on")
     torch.manual_seed(section.seed)
     net.eval().zero_grad()
-    for rows in torch.split(torch.arange(len(data.x)), section.batch):
+    for rows in torch.split(torch.arange(len(data.x)), batch):
         _loss(net, spec, data, rows, None).backward()  # type: ignore[no-untyped-call]
 
 

@@ -57,3 +57,7 @@ class ResNet(nn.Module):
             x = getattr(self, f"layer{stage + 1}")(x)
         y: Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
         return y
+
+
+def build(arch: str, classes: int) -> ResNet:
+    return ResNet(arch, classes)

@@ -158,3 +158,9 @@ def init_scores(net: RoadNet, prior: float = 0.01) -> None:
         for layer in (head.obj, head.cls):
             assert isinstance(layer, nn.Conv2d) and layer.bias is not None
             nn.init.constant_(layer.bias, bias)
+
+
+def build(arch: str, classes: int) -> RoadNet:
+    net = RoadNet(classes)
+    init_scores(net)
+    return net

@@ -41,14 +41,14 @@ def apply_widths(net: nn.Module, widths: Widths) -> None:
 def _resized(layer: nn.Module, inputs: int, outputs: int) -> nn.Module:
     match layer:
         case nn.Conv2d():
-            depthwise = layer.groups > 1  # every grouped layer of the zoo is depthwise
+            depthwise = layer.groups > 1 and layer.groups == layer.in_channels
             return nn.Conv2d(
                 inputs,
                 outputs,
                 layer.kernel_size,  # type: ignore[arg-type]  # torch types them as tuple[int, ...]
                 layer.stride,  # type: ignore[arg-type]
                 layer.padding,  # type: ignore[arg-type]
-                groups=outputs if depthwise else 1,
+                groups=outputs if depthwise else layer.groups,
                 bias=layer.bias is not None,
             )
         case nn.BatchNorm2d():

@@ -1,0 +1,46 @@
+"""The zoo's table: one row a model. A family's file has `build(arch, classes, aux=False) -> nn.Module`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0-255 scale
+
+
+@dataclass(frozen=True)
+class Entry:
+    family: str  # edgecnn.zoo.<family>
+    about: str
+    side: int = 224  # of the square input, px
+    parameters: int = 0  # the published count, with the published number of classes; 0: none is published
+    classes: int = 1000  # to which the published count belongs
+    channels: Literal["rgb", "grey"] = "rgb"
+    aux: bool = False  # auxiliary heads while training
+
+
+MODELS = {
+    "lenet5": Entry("lenet", "LeNet-5 with ReLU and max pooling", 32, 61_706, 10, "grey"),
+    "lenet5_original": Entry("lenet", "LeNet-5 of 1998: sparse C3, trained subsampling, RBF", 32, 60_000, 10, "grey"),
+    "alexnet": Entry("alexnet", "AlexNet, torchvision's names", 224, 61_100_840),
+    "alexnet_original": Entry("alexnet", "AlexNet of 2012: two groups, LRN", 227, 60_965_224),
+    "zfnet": Entry("alexnet", "ZFNet: AlexNet with a finer first layer", 224),
+    "vgg11": Entry("vgg", "VGG A", 224, 132_863_336),
+    "vgg13": Entry("vgg", "VGG B", 224, 133_047_848),
+    "vgg16c": Entry("vgg", "VGG C, with 1x1 convolutions", 224),
+    "vgg16": Entry("vgg", "VGG D", 224, 138_357_544),
+    "vgg19": Entry("vgg", "VGG E", 224, 143_667_240),
+    "vgg11_bn": Entry("vgg", "VGG A with batch normalisation"),
+    "vgg13_bn": Entry("vgg", "VGG B with batch normalisation"),
+    "vgg16_bn": Entry("vgg", "VGG D with batch normalisation"),
+    "vgg19_bn": Entry("vgg", "VGG E with batch normalisation"),
+    "googlenet": Entry("googlenet", "GoogLeNet, torchvision's names (batch normalisation)", 224, 6_624_904, aux=True),
+    "googlenet_original": Entry("googlenet", "GoogLeNet of 2014: LRN, 5x5 kernels", 224, 6_998_552, aux=True),
+    "inception_v2": Entry("inception", "BN-Inception: 3x3 pairs for 5x5", 224),
+    "inception_v3": Entry("inception", "Inception v3, torchvision's names", 299, 23_834_568, aux=True),
+    "resnet18": Entry("resnet", "ResNet-18, torchvision's names", 224, 11_689_512),
+    "resnet34": Entry("resnet", "ResNet-34, torchvision's names", 224, 21_797_672),
+    "resnet50": Entry("resnet", "ResNet-50, torchvision's names", 224, 25_557_032),
+    "resnet101": Entry("resnet", "ResNet-101, torchvision's names", 224, 44_549_160),
+    "resnet152": Entry("resnet", "ResNet-152, torchvision's names", 224, 60_192_808),
+}
