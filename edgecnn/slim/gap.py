@@ -33,7 +33,7 @@ def with_gap(net: nn.Module, spec: ModelSpec) -> tuple[nn.Module, ModelSpec, str
     bias = first.bias.detach()
     for layer in linear[1:]:
         weight, bias = layer.weight.detach() @ weight, layer.weight.detach() @ bias + layer.bias.detach()
-    classes = len(spec.classes)
+    classes, head = len(spec.classes), ("avgpool", "classifier")
     replaced = {
         name: layers for name, layers in spec.replaced.items() if not name.startswith(("avgpool", "classifier"))
     }
