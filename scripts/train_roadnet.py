@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from roadnet_pool import HEIGHT, WIDTH, Picture, compose, load_real, make
+from roadnet_pool import HEIGHT, TWO_WHEELER, WIDTH, Picture, compose, load_real, make
 from roadnet_teacher import COCO_ROWS, reconstruct, student, swap, teacher, with_batchnorm
 from torch import Tensor, nn
 
@@ -41,8 +41,9 @@ EMA = 0.998
 MIMIC = 4.0
 
 
-def simulator_pool(folder: Path, have: list[Picture], seen: set[str]) -> None:
-    """Take in what the pictures' writer has finished since last time."""
+def simulator_pool(folder: Path, have: list[Picture], wanted: list[float], seen: set[str]) -> None:
+    """Take in what the pictures' writer has finished since last time. Wanted most: people and two-wheelers, which
+    the network learns last."""
     for path in sorted(folder.glob("*.npz")):
         if path.name in seen or path.name.startswith("."):  # hidden: still being written
             continue
@@ -54,6 +55,7 @@ def simulator_pool(folder: Path, have: list[Picture], seen: set[str]) -> None:
                 picture = make(bgr, pack["xyxy"][mine][~skip], pack["label"][mine][~skip])
                 picture.ignore = pack["xyxy"][mine][skip]
                 have.append(picture)
+                wanted.append(1.0 + min(int((picture.label >= TWO_WHEELER).sum()), 8))
 
 
 class Taps:
@@ -84,18 +86,22 @@ def answer_loss(box: Tensor, obj: Tensor, cls: Tensor, *taught: Tensor) -> Tenso
 
 
 def batches(pools: dict[str, list[Picture]], sim_folder: Path, seed: int, out: queue.Queue) -> None:
-    rng, sim, seen = np.random.default_rng(seed), [], set()  # type: ignore[var-annotated]
+    rng, sim, wanted, seen = np.random.default_rng(seed), [], [], set()  # type: ignore[var-annotated]
     names, shares = list(SHARES), list(SHARES.values())
     while True:
-        simulator_pool(sim_folder, sim, seen)
+        simulator_pool(sim_folder, sim, wanted, seen)
+        share = np.cumsum(wanted) / sum(wanted)
         pictures, targets = [], []
         for k in range(REAL + SIM):
-            of_sim = k >= REAL and bool(sim)
+            of_sim = k >= REAL
             mosaic = rng.random() < (0.1 if of_sim else 0.5)
             chosen = []
             for _ in range(4 if mosaic else 1):
-                pool = sim if of_sim else pools[str(rng.choice(names, p=shares))]
-                chosen.append(pool[int(rng.integers(len(pool)))])
+                if of_sim:
+                    chosen.append(sim[int(np.searchsorted(share, rng.random()))])
+                else:
+                    pool = pools[str(rng.choice(names, p=shares))]
+                    chosen.append(pool[int(rng.integers(len(pool)))])
             bgr, xyxy, label, ignore = compose(chosen, rng, (0.8, 1.8) if of_sim else (0.5, 2.2))
             pictures.append(bgr)
             targets.append(Target(torch.from_numpy(xyxy), torch.from_numpy(label), torch.from_numpy(ignore)))
