@@ -5,17 +5,19 @@ Importing this package costs little more than numpy; every reader is imported wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn.data.classes import CLASSES, class_map
 from edgecnn.data.sample import Dataset, Sample
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, RecipeError
 
 if TYPE_CHECKING:
     from edgecnn.recipe import DataSection
+
+SORTED = ("classes", "mnist", "cifar")  # kinds whose pictures each show one thing
 
 __all__ = ["CLASSES", "Dataset", "Sample", "class_map", "open_dataset"]
 
@@ -25,8 +27,13 @@ def open_dataset(section: DataSection, *, raw: bool = False, classes: Mapping[st
     where the files are sorted by class.
 
     Labels are those of CLASSES; the files' own if `raw`; or `classes`, name in the file → label, what it lacks being
-    left out. Raises InputError where the path is missing or does not hold that kind.
+    left out. `section.part` picks train, test or validate of a classification set: its own folders or files of these
+    names where it has them, else 65/25/10 per cent of each class, drawn by `section.seed` (edgecnn.data.split).
+    Raises InputError where the path is missing, does not hold that kind, or the part is empty; RecipeError for a part
+    of other data.
     """
+    if section.part != "all" and section.kind not in SORTED:
+        raise RecipeError(f"data of kind '{section.kind}' with part: {section.part}", wanted=f"{', '.join(SORTED)}")
     path = section.path or Path()
     data: Dataset
     match section.kind:
@@ -62,28 +69,44 @@ def open_dataset(section: DataSection, *, raw: bool = False, classes: Mapping[st
             from edgecnn.data.folder import Folder
 
             data = Folder(path)
-        case "classes":
-            from edgecnn.data.folder import Sorted
-
-            data = Sorted(path)
-        case "mnist":
-            from edgecnn.data.digits import Digits
-
-            data = Digits(path)
+        case "classes" | "mnist" | "cifar":
+            return _classified(section, path)
         case _:
             raise InputError(f"unknown kind of data {section.kind!r}", wanted="one that recipe.DataSection lists")
     if len(data) <= section.pictures:
         return data
-    spread = section.kind in ("classes", "mnist")  # these are sorted by class
-    return _Part(data, tuple(i * len(data) // section.pictures if spread else i for i in range(section.pictures)))
+    return _Some(data, range(section.pictures))
+
+
+def _classified(section: DataSection, path: Path) -> Dataset:
+    from edgecnn.data.split import Labelled, part_of
+
+    data: Labelled
+    match section.kind:
+        case "mnist":
+            from edgecnn.data.digits import Digits
+
+            data = Digits(path)
+        case "cifar":
+            from edgecnn.data.cifar import open_cifar
+
+            data = open_cifar(path)
+        case _:
+            from edgecnn.data.folder import Sorted
+
+            data = Sorted(path)
+    rows = part_of(data, section.part, section.seed, str(path))
+    if len(rows) > section.pictures:  # they are sorted by class: take some of each
+        rows = [rows[i * len(rows) // section.pictures] for i in range(section.pictures)]
+    return _Some(data, rows)
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Some:
     """Some samples of a data set."""
 
     data: Dataset
-    rows: tuple[int, ...]
+    rows: Sequence[int]
 
     @property
     def classes(self) -> tuple[str, ...]:

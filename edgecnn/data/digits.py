@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import struct
 import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -16,12 +18,15 @@ from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError
 
 U8 = NDArray[np.uint8]
+STEMS = {"train": "train", "test": "t10k"}  # part → how its makers call it
 
 
 class Digits:
     """`path`: a folder with `train-images-idx3-ubyte` and `train-labels-idx1-ubyte` (or t10k-…, or .gz), one such
-    images file, an .npz with x (N, 28, 28) and y (N,), or a CSV of 784 pixels and the label a line.
+    images file, an .npz with x (N, 28, 28) and y (N,) or with x_train, y_train, x_test and y_test, or a CSV (or
+    .csv.gz) of 784 pixels and the label a line.
 
+    Where train and test files are both there, they are its `parts`, and `all` means those to train on.
     Raises InputError for anything else.
     """
 
@@ -31,38 +36,54 @@ class Digits:
         if not path.exists():
             raise InputError(f"nothing at {path}", wanted="MNIST as IDX files, NPZ or CSV")
         try:
-            self._x, self._y = _read(path)
-        except (ValueError, KeyError, struct.error, OSError, EOFError, zipfile.BadZipFile) as error:
+            read = _read(path)
+        except (ValueError, KeyError, struct.error, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{path} does not read as MNIST ({error})", wanted="IDX files, NPZ or CSV") from error
-        if self._x.ndim != 3 or len(self._x) != len(self._y) or (len(self._y) and int(self._y.max()) > 9):
-            raise InputError(
-                f"{path} holds pictures {self._x.shape} and labels {self._y.shape}",
-                wanted="(N, 28, 28) and (N,) in 0-9",
-            )
+        for x, y in read.values():
+            if x.ndim != 3 or len(x) != len(y) or (len(y) and int(y.max()) > 9):
+                raise InputError(
+                    f"{path} holds pictures {x.shape} and labels {y.shape}",
+                    wanted="(N, 28, 28) and (N,) in 0-9",
+                )
+        self._x = np.concatenate([x for x, _ in read.values()])
+        self.labels = np.concatenate([y for _, y in read.values()]).astype(np.int64)
+        self.parts: Mapping[str, Sequence[int]] = {}
+        if len(read) > 1:
+            train = len(read["train"][0])
+            self.parts = {"train": range(train), "test": range(train, len(self._x)), "all": range(train)}
 
     def __len__(self) -> int:
         return len(self._x)
 
     def __getitem__(self, i: int) -> Sample:
         picture = cv2.cvtColor(self._x[i], cv2.COLOR_GRAY2BGR)
-        return Sample(f"{i:05d}", np.asarray(picture, np.uint8), whole(picture, int(self._y[i])))
+        return Sample(f"{i:05d}", np.asarray(picture, np.uint8), whole(picture, int(self.labels[i])))
 
 
-def _read(path: Path) -> tuple[U8, U8]:
+def _read(path: Path) -> dict[str, tuple[U8, U8]]:
+    """Part → pictures and labels; where there is but one, its name says nothing."""
     if path.suffix == ".npz":
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return archive["x"].astype(np.uint8), archive["y"].astype(np.uint8)
+            ends = {"train": "_train", "test": "_test"} if "x_train" in archive else {"all": ""}
+            return {
+                part: (archive[f"x{end}"].astype(np.uint8), archive[f"y{end}"].astype(np.uint8))
+                for part, end in ends.items()
+            }
     if ".csv" in path.suffixes:
         table = np.loadtxt(path, delimiter=",", dtype=np.uint8, ndmin=2)
         if table.shape[1] != 785:
             raise ValueError(f"{table.shape[1]} columns instead of 785")
-        return table[:, :784].reshape(-1, 28, 28), table[:, 784]
-    if path.is_dir():
-        found = sorted(path.glob("*-images-idx3-ubyte*"), key=lambda p: not p.name.startswith("train"))
-        if not found:
-            raise ValueError("no *-images-idx3-ubyte in the folder")
-        path = found[0]
-    return _idx(path, 3), _idx(path.with_name(path.name.replace("images-idx3", "labels-idx1")), 1)
+        return {"all": (table[:, :784].reshape(-1, 28, 28), table[:, 784])}
+    if not path.is_dir():
+        return {"all": _pair(path)}
+    found = {part: sorted(path.glob(f"{stem}-images-idx3-ubyte*")) for part, stem in STEMS.items()}
+    if not any(found.values()):
+        raise ValueError("no *-images-idx3-ubyte in the folder")
+    return {part: _pair(files[0]) for part, files in found.items() if files}
+
+
+def _pair(images: Path) -> tuple[U8, U8]:
+    return _idx(images, 3), _idx(images.with_name(images.name.replace("images-idx3", "labels-idx1")), 1)
 
 
 def _idx(path: Path, dimensions: int) -> U8:

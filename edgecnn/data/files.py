@@ -17,20 +17,28 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".webp")
 T = TypeVar("T")
 
 
+class BrokenPicture(InputError):
+    """One picture that can't be read; who reads many of them may go on without it."""
+
+
 def read_picture(path: Path) -> Picture:
-    """(H, W, 3) BGR. Raises InputError for a missing, empty, truncated or foreign file."""
+    """(H, W, 3) BGR. Raises BrokenPicture for a missing, empty, truncated or foreign file."""
     if not path.is_file():
-        raise InputError(f"no picture at {path}")
-    data = path.read_bytes()
+        raise BrokenPicture(f"no picture at {path}")
+    return decode(path.read_bytes(), str(path))
+
+
+def decode(data: bytes, name: str) -> Picture:
+    """(H, W, 3) BGR from the bytes of a picture file. Raises BrokenPicture for an empty, truncated or foreign one."""
     if not data:
-        raise InputError(f"{path} is empty", wanted="a picture")
+        raise BrokenPicture(f"{name} is empty", wanted="a picture")
     # The decoders fill the missing part of a cut file with grey and say so on stderr only.
     end = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}.get(data[:2])
     if end and end not in data[-4096:]:
-        raise InputError(f"{path} is truncated: its last {end!r} is missing", do="Copy the file again")
+        raise BrokenPicture(f"{name} is truncated: its last {end!r} is missing", do="Copy the file again")
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if bgr is None:
-        raise InputError(f"{path} is no picture that OpenCV reads", wanted=", ".join(s[1:] for s in SUFFIXES))
+        raise BrokenPicture(f"{name} is no picture that OpenCV reads", wanted=", ".join(s[1:] for s in SUFFIXES))
     return np.asarray(bgr, np.uint8)
 
 

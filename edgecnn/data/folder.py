@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
-from pathlib import Path
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from edgecnn.data.classes import CLASSES, Naming
-from edgecnn.data.files import Rows, parse_lines, pictures_in, read_picture, read_text
+from edgecnn.data.files import (
+    SUFFIXES,
+    BrokenPicture,
+    Rows,
+    decode,
+    parse_lines,
+    pictures_in,
+    read_picture,
+    read_text,
+)
 from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError
 from edgecnn.scene import Picture, Truth
+
+OWN_PARTS = {"train": "train", "test": "test", "validate": "validate", "val": "validate"}  # folder → part
 
 
 def whole(picture: Picture, label: int) -> Truth:
@@ -38,24 +52,79 @@ class Folder:
 
 
 class Sorted:
-    """One folder a class, named by it; each truth is one box of the whole picture."""
+    """One folder a class, named by it; each truth is one box of the whole picture.
+
+    `path`: a folder, a .zip, or a folder within a .zip (`signs.zip/inner`). Where it holds `train/` beside `test/` or
+    `validate/` (or `val/`), and nothing else, each of these has the folders of the classes: they are its `parts`.
+    """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise InputError(f"no folder {path}", wanted="a folder with one folder a class")
-        folders = sorted(p for p in path.iterdir() if p.is_dir())
-        if not folders:
+        self._path, self._zip = path, _zip_of(path)
+        if self._zip is None and not path.is_dir():
+            raise InputError(f"no folder {path}", wanted="a folder, or a .zip, with one folder a class")
+        folders, files = self._listing()
+        top = sorted({name.split("/")[0] for name in folders})
+        if not top:
             raise InputError(f"no folder in {path}", wanted="one a class")
-        self.classes = tuple(p.name for p in folders)
-        self._rows = [(picture, label) for label, p in enumerate(folders) for picture in pictures_in(p)]
+        depth = 1 if set(top) <= set(OWN_PARTS) and "train" in top and len(top) > 1 else 0
+        self.classes = tuple(sorted({name.split("/")[depth] for name in folders if name.count("/") >= depth}))
+        self._names = [name for name in files if name.count("/") == depth + 1]
+        if not self._names:
+            raise InputError(f"no picture in {path}", wanted="folders of " + ", ".join(s[1:] for s in SUFFIXES))
+        places = {name: label for label, name in enumerate(self.classes)}
+        self.labels = np.array([places[name.split("/")[depth]] for name in self._names], np.int64)
+        parts: dict[str, list[int]] = {}
+        for row, name in enumerate(self._names if depth else ()):
+            parts.setdefault(OWN_PARTS[name.split("/")[0]], []).append(row)
+        self.parts: Mapping[str, Sequence[int]] = parts
+
+    def _listing(self) -> tuple[list[str], list[str]]:
+        """Names of the folders, and of the pictures, below the path, with "/" between; sorted."""
+        if self._zip is not None:
+            files = [name for name in self._zip.archive.namelist() if name.startswith(self._zip.inner)]
+            files = [name[len(self._zip.inner) :] for name in files]
+        else:
+            files = [p.relative_to(self._path).as_posix() + "/" * p.is_dir() for p in self._path.rglob("*")]
+        files = [name for name in files if not name.startswith((".", "__"))]  # what systems leave in folders and zips
+        folders = {str(parent) for name in files for parent in PurePosixPath(f"{name}x").parents} - {"."}
+        return sorted(folders), sorted(name for name in files if name.lower().endswith(SUFFIXES))
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._names)
 
     def __getitem__(self, i: int) -> Sample:
-        path, label = self._rows[i]
-        picture = read_picture(path)
-        return Sample(f"{path.parent.name}/{path.stem}", picture, whole(picture, label))
+        name = self._names[i]
+        if self._zip is None:
+            picture = read_picture(self._path / name)
+        else:
+            picture = decode(self._zip.read(name), f"{self._path}/{name}")
+        return Sample(name.rpartition(".")[0], picture, whole(picture, int(self.labels[i])))
+
+
+@dataclass(frozen=True)
+class _Zip:
+    """A .zip and the folder in it that counts, "" or ending in "/"."""
+
+    archive: zipfile.ZipFile
+    inner: str
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self.archive.read(self.inner + name)
+        except (zipfile.BadZipFile, zlib.error, OSError, EOFError) as error:
+            raise BrokenPicture(f"{self.archive.filename}/{self.inner}{name} does not unpack ({error})") from error
+
+
+def _zip_of(path: Path) -> _Zip | None:
+    """The .zip that a path names or goes through; None for a plain path. Raises InputError for a damaged one."""
+    for outer in (path, *path.parents):
+        if outer.suffix.lower() == ".zip" and outer.is_file():
+            inner = path.relative_to(outer).as_posix()
+            try:
+                return _Zip(zipfile.ZipFile(outer), "" if inner == "." else f"{inner}/")
+            except (zipfile.BadZipFile, OSError) as error:
+                raise InputError(f"{outer} is no whole .zip ({error})", do="Copy the file again") from error
+    return None
 
 
 class YoloText:
