@@ -30,6 +30,26 @@ def apply(net: nn.Module, spec: ModelSpec, step: SlimStep, unslimmed: nn.Module)
             from edgecnn.slim.gap import with_gap
 
             return with_gap(net, spec)
+        case SlimStep(low_rank=settings) if settings is not None:
+            from edgecnn.slim.lowrank import low_ranked
+
+            return low_ranked(net, spec, settings)
+        case SlimStep(reduce=settings) if settings is not None:
+            from edgecnn.slim.lowrank import reduced
+
+            return reduced(net, spec, settings)
+        case SlimStep(bottleneck=settings) if settings is not None:
+            from edgecnn.slim.bottleneck import bottlenecked
+
+            return bottlenecked(net, spec, settings)
+        case SlimStep(factorize=settings) if settings is not None:
+            from edgecnn.slim.factorize import factorized
+
+            return factorized(net, spec, settings)
+        case SlimStep(classes=settings) if settings is not None:
+            from edgecnn.slim.classes import with_classes
+
+            return with_classes(net, spec, settings)
         case SlimStep(prune=settings) if settings is not None:
             from edgecnn.slim.prune import pruned
 
