@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -106,19 +105,18 @@ def features(plan: Plan) -> nn.Sequential:
         made = nn.Conv2d(inputs, conv.outputs, conv.kernel, conv.stride, conv.padding, groups=conv.groups)
         layers.extend([made, nn.ReLU(inplace=True)])
         padding = 0 if conv is plan.convs[-1] else plan.pool_padding
-        after = {"n": Lrn, "p": partial(nn.MaxPool2d, 3, 2, padding)}
-        layers.extend([after[letter]() for letter in conv.then])
+        layers.extend([Lrn() if letter == "n" else nn.MaxPool2d(3, 2, padding) for letter in conv.then])
         inputs = conv.outputs
     return layers
 
 
 def start(net: AlexNet, plan: Plan) -> None:
     """Weights and biases as the paper starts them."""
-    convs = [layer for layer in net.features if isinstance(layer, nn.Conv2d)]
-    linear = [layer for layer in net.classifier if isinstance(layer, nn.Linear)]
-    biases = [*(conv.bias for conv in plan.convs), *(plan.fc_bias for _ in linear[1:]), 0.0]
-    for layer, bias in zip([*convs, *linear], biases, strict=True):
-        assert plan.std is not None and layer.bias is not None
+    assert plan.std is not None
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    biases = [*(conv.bias for conv in plan.convs), plan.fc_bias, plan.fc_bias, 0.0]
+    for layer, bias in zip(layers, biases, strict=True):
+        assert layer.bias is not None
         nn.init.normal_(layer.weight, 0.0, plan.std)
         nn.init.constant_(layer.bias, bias)
 

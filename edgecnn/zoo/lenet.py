@@ -109,7 +109,7 @@ class Subsample(nn.Module):
 
 
 class SparseConv(nn.Module):
-    """(B, 6, H, W) → (B, 16, H - 4, W - 4): each output map sees the inputs that TABLE gives it, and no weight is idle."""
+    """(B, 6, H, W) → (B, 16, H - 4, W - 4): each output map sees the inputs that TABLE gives it; no weight is idle."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class SparseConv(nn.Module):
 
 
 class Rbf(nn.Module):
-    """(B, 84) → (B, classes): minus the squared Euclidean distance from each class's code of +-1; nothing is trained."""
+    """(B, 84) → (B, classes): minus the squared distance from each class's code of +-1; nothing is trained."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()

@@ -55,7 +55,7 @@ class Vgg(nn.Module):
 
 
 def start(layer: nn.Module) -> None:
-    """He et al. 2015 (arXiv:1502.01852) lets 19 layers train from scratch; the paper grew D and E out of a trained A."""
+    """He et al. 2015, arXiv:1502.01852: 19 layers train from scratch, where the paper grew them out of a trained A."""
     match layer:
         case nn.Conv2d():
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
