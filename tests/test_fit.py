@@ -14,6 +14,7 @@ from edgecnn.bundle import ModelSpec
 from edgecnn.errors import ModelError
 from edgecnn.recipe import DataSection, ModelSection, TrainSection
 from edgecnn.zoo.fit import Batchable, accuracy, add_gradients, fit
+from edgecnn.zoo.teach import Teacher
 
 CLASSES = ("dark", "light")
 
@@ -76,7 +77,7 @@ def test_fine_tuning_a_detector_keeps_the_statistics_and_follows_its_guide() -> 
     guide = copy.deepcopy(net)
     means = {k: v.clone() for k, v in net.state_dict().items() if "running" in k}
     section = TrainSection(data=DataSection(kind="sim", seed=3, pictures=4), epochs=2, batch=2, lr=1e-3)
-    losses = fit(net, spec, section, guide)
+    losses = fit(net, spec, section, Teacher(guide, net, spec, features=False))
     assert all(np.isfinite(losses))
     state = net.state_dict()
     assert all(torch.equal(mean, state[name]) for name, mean in means.items())

@@ -23,8 +23,10 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     return recipe.slim.model_dump(mode="json")
 
 
-def apply(net: nn.Module, spec: ModelSpec, step: SlimStep, unslimmed: nn.Module) -> tuple[nn.Module, ModelSpec, str]:
-    """One step on a copy of the network; `unslimmed` teaches where the step distils."""
+def apply(
+    net: nn.Module, spec: ModelSpec, step: SlimStep, unslimmed: nn.Module, full: ModelSpec | None = None
+) -> tuple[nn.Module, ModelSpec, str]:
+    """One step on a copy of the network; `unslimmed`, whose spec is `full`, teaches where the step distils."""
     match step:
         case SlimStep(gap=True):
             from edgecnn.slim.gap import with_gap
@@ -53,11 +55,15 @@ def apply(net: nn.Module, spec: ModelSpec, step: SlimStep, unslimmed: nn.Module)
         case SlimStep(prune=settings) if settings is not None:
             from edgecnn.slim.prune import pruned
 
-            return pruned(net, spec, settings, unslimmed)
+            return pruned(net, spec, settings, unslimmed, full)
+        case SlimStep(sparsify="2:4"):
+            from edgecnn.slim.sparsify import sparsified
+
+            return sparsified(net, spec)
         case SlimStep(finetune=settings) if settings is not None:
             from edgecnn.slim.finetune import finetuned
 
-            return finetuned(net, spec, settings, unslimmed)
+            return finetuned(net, spec, settings, unslimmed, full)
     raise AssertionError(step)
 
 
@@ -75,7 +81,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     before, full = zoo.load(bundle.file("weights"), bundle.require_model())
     net, spec, lines = before, full, []
     for step in section.steps:
-        net, spec, line = apply(net, spec, step, before)
+        net, spec, line = apply(net, spec, step, before, full)
         note(line)
         lines.append(line)
     zoo.save_weights(bundle.path / FILE, net, spec)

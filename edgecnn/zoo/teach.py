@@ -76,28 +76,25 @@ class Teacher:
 
         `outputs` are a classifier's logits (B, classes), or a RoadNet's (box, objectness, class) logits.
         """
-        with torch.no_grad():
-            if self.spec.task == "classify":
-                wanted: Tensor = self.net(x)
-            else:
-                assert isinstance(self.net, RoadNet)
-                box, obj, cls = self.net.logits(self.net.features(x))
-        if self.spec.task == "classify":
-            assert isinstance(outputs, Tensor)
-            target = wanted[:, self.columns].softmax(1)
-            total = F.kl_div(outputs.log_softmax(1), target, reduction="batchmean")
-        else:
-            total = self._detection(outputs, box, obj, cls)
+        total = self._logits(x, outputs) if isinstance(outputs, Tensor) else self._detection(x, outputs)
         for name in self.stages:
             total = total + ATTENTION / 2 * (attention(self._hers[name]) - attention(self._mine[name])).square().mean()
         return total
 
-    def _detection(self, outputs: Outputs, box: Tensor, obj: Tensor, cls: Tensor) -> Tensor:
-        # what is most of all of a class that the student does not have is nothing to it
-        known = torch.isin(cls.argmax(2, keepdim=True), torch.tensor(self.columns, device=cls.device))
-        sure = obj.sigmoid() * known
-        classes = cls[..., self.columns].sigmoid()
-        weight = sure * classes.amax(2, keepdim=True)  # what the teacher is sure of counts
+    def _logits(self, x: Tensor, logits: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.net(x)[:, self.columns].softmax(1)
+        return F.kl_div(logits.log_softmax(1), wanted, reduction="batchmean")
+
+    def _detection(self, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+        assert isinstance(self.net, RoadNet)
+        with torch.no_grad():
+            box, obj, cls = self.net.logits(self.net.features(x))
+            # what is most of all of a class that the student does not have is nothing to it
+            known = torch.isin(cls.argmax(2, keepdim=True), torch.tensor(self.columns, device=cls.device))
+            sure = obj.sigmoid() * known
+            classes = cls[..., self.columns].sigmoid()
+            weight = sure * classes.amax(2, keepdim=True)  # what the teacher is sure of counts
         total = F.binary_cross_entropy_with_logits(outputs[1], sure, reduction="sum") / (40 * len(box))
         total = total + (weight * (outputs[0] - box).abs()).sum() / (weight.sum() * 4 + 1)
         return total + (weight * (outputs[2].sigmoid() - classes).square()).sum() / (weight.sum() + 1)
@@ -116,9 +113,8 @@ def common_stages(net: nn.Module, student: nn.Module, shape: tuple[int, ...]) ->
     theirs = dict(map_sizes(net, shape))
     mine = map_sizes(student, shape)
     shared = [(name, side) for name, side in mine if theirs.get(name) == side and side != (1, 1)]
-    return tuple(
-        name for (name, side), (_, after) in zip(shared, [*shared[1:], ("", None)], strict=True) if side != after
-    )
+    ends = [i for i in range(len(shared)) if i + 1 == len(shared) or shared[i + 1][1] != shared[i][1]]
+    return tuple(shared[i][0] for i in ends)
 
 
 def map_sizes(net: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, int]]]:
