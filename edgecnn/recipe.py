@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgecnn.errors import InputError, RecipeError
 
@@ -59,7 +59,7 @@ class ModelSection(Section):
     onnx: Path | None = None
     weights: Path | Literal["shipped"] | None = None  # safetensors or .pth state dict; None: train from scratch
     decode: Literal["logits", "yolox"] | None = None  # with `onnx`
-    classes: tuple[str, ...] = SIM_CLASSES
+    classes: tuple[str, ...] = SIM_CLASSES  # or `imagenet`: its 1000 names, in the order of public checkpoints
     height: Annotated[int, Field(gt=0)] | None = None  # None: the architecture's own
     width: Annotated[int, Field(gt=0)] | None = None
     strides: tuple[int, ...] = (8, 16, 32)
@@ -68,6 +68,13 @@ class ModelSection(Section):
     channels: Literal["bgr", "rgb", "grey"] = "bgr"
     fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
     pad: Annotated[int, Field(ge=0, le=255)] = 114
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if value == "imagenet":
+            return tuple((Path(__file__).parent / "zoo/imagenet.txt").read_text("utf-8").splitlines())
+        return value
 
     @model_validator(mode="after")
     def _one(self) -> ModelSection:

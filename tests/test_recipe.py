@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from edgecnn.errors import InputError, RecipeError
-from edgecnn.recipe import Arch, load
+from edgecnn.recipe import Arch, ModelSection, load
 from edgecnn.zoo import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,3 +100,10 @@ def test_every_shipped_recipe_loads() -> None:
 
 def test_the_recipe_and_the_zoo_know_the_same_networks() -> None:
     assert set(get_args(Arch)) == set(NAMES)
+
+
+def test_imagenet_stands_for_its_thousand_classes() -> None:
+    classes = ModelSection(arch="resnet18", classes="imagenet").classes  # type: ignore[arg-type]
+    assert len(set(classes)) == 1000
+    # known rows of public checkpoints: the first, goldfish, tabby, sports car, the last
+    assert [classes[i] for i in (0, 1, 281, 817, 999)] == ["tench", "goldfish", "tabby", "sports car", "toilet tissue"]
