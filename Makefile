@@ -1,6 +1,7 @@
 # make demo    compile the shipped recipe and drive it over a street video and a simulated road (10 minutes)
 # make test    every test but the slow ones (6 minutes)      make test-slow    the slow ones
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
+# make zoo-table   every zoo model through the whole line, into docs/zoo.md (an hour or so)
 #
 # TORCH names the torch to install: TORCH='torch --index-url https://...' takes another build, e.g. one for your GPU.
 
@@ -20,7 +21,7 @@ CLIP_SHA  := 91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5
 
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench zoo-table clean
 .DELETE_ON_ERROR:
 
 demo: $(READY) $(CLIP)
@@ -46,6 +47,9 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict edgecnn
 	$(BIN)/python -m pytest tests/test_contract.py
+
+zoo-table: $(READY)
+	$(BIN)/python benchmarks/zoo_table.py
 
 bench: $(READY) $(CLIP)
 	$(BIN)/edgecnn compile recipes/adas.yaml --out $(BUNDLE)

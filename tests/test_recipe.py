@@ -92,7 +92,7 @@ def test_a_yaml_tag_builds_nothing(tmp_path: Path) -> None:
 
 
 def test_every_shipped_recipe_loads() -> None:
-    recipes = sorted((ROOT / "recipes").glob("*.yaml"))
+    recipes = sorted((ROOT / "recipes").rglob("*.yaml"))
     assert "adas.yaml" in [path.name for path in recipes]
     for path in recipes:
         assert load(path).name
