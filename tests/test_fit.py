@@ -66,7 +66,7 @@ def test_a_rate_beyond_reason_is_named(spec: ModelSpec, pictures: DataSection) -
 
 def test_other_classes_are_refused(pictures: DataSection) -> None:
     other = zoo.spec_for(ModelSection(arch="lenet5", classes=("cat", "dog")))
-    with pytest.raises(ModelError, match="dark, light; wanted the model's: cat, dog"):
+    with pytest.raises(ModelError, match="only the data has dark, light and only the model has cat, dog"):
         trained(other, TrainSection(data=pictures, epochs=1))
 
 

@@ -251,7 +251,8 @@ def loss_of(
         return F.cross_entropy(main, labels) + sum(AUXILIARY * F.cross_entropy(each, labels) for each in auxiliary)
     assert isinstance(outputs, tuple)
     targets = [target(data.truth[int(i)], data.boxes[int(i)], spec.width if mirrored else None) for i in rows]
-    losses = detection_loss(*outputs, targets, Grid.of(spec.height, spec.width, spec.strides))
+    box, obj, cls = outputs
+    losses = detection_loss(box, obj, cls, targets, Grid.of(spec.height, spec.width, spec.strides))
     return torch.stack(list(losses.values())).sum()
 
 
