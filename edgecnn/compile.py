@@ -8,9 +8,10 @@ not run again. Nothing heavy is imported before a stage has to run.
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -56,6 +57,7 @@ def compile_recipe(path: Path | str, out: Path | None = None, *, until: str = "b
 
     A stage that fails leaves the manifest as it was. Raises every EdgecnnError that a stage may raise, RecipeError
     where the recipe has no stage `until`, BundleError where the folder holds something else, or another compile runs.
+    Under torchrun the first process does all this, and the others help it to train.
     """
     recipe = load(path)
     stages = _planned(recipe)
@@ -64,6 +66,8 @@ def compile_recipe(path: Path | str, out: Path | None = None, *, until: str = "b
             raise RecipeError(f"{path}: {_missing(until, recipe)}; its stages are {', '.join(stages)}")
         until = stages[-1]
     folder = out or Path("runs") / f"{recipe.name}.bundle"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
+        return _assist(folder, recipe, stages)
     with _locked(folder):
         bundle, steps = _open(folder, recipe, stages), []
         for stage in stages[: stages.index(until) + 1]:
@@ -87,6 +91,21 @@ def _step(stage: str, bundle: Bundle, recipe: Recipe) -> tuple[Bundle, Step]:
     bundle = replace(bundle, stages={**bundle.stages, stage: replace(record, facts=facts)})
     bundle.write()
     return bundle, Step(stage, "made", seconds, why)
+
+
+def _assist(folder: Path, recipe: Recipe, stages: list[str]) -> Compiled:
+    """Under torchrun all processes but the first only train, if training is due: no stage made, no file written.
+
+    Each finds by itself what the first one finds: the train stage can't end, and its record change, without them.
+    """
+    from edgecnn.zoo import train
+
+    bundle = Bundle(folder, recipe.name)
+    with suppress(BundleError):
+        bundle = Bundle.read(folder)
+    if "train" in stages and _reason("train", bundle, stage_key("", train.settings(recipe), train.VERSION)):
+        train.assist(folder, recipe)
+    return Compiled(bundle, ())
 
 
 def _reason(stage: str, bundle: Bundle, key: str) -> str:

@@ -79,6 +79,30 @@ def bars(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], kinds: S
     return _svg(height, body, title)
 
 
+def curves(rows: Mapping[str, Sequence[float]], title: str) -> str:
+    """A strip a row of figures, one figure an epoch, each against 0 to its own largest; the axis counts from 1."""
+    left, right, height, gap = 110.0, 20.0, 84.0, 16.0
+    count = max(map(len, rows.values()))
+    step = (WIDTH - left - right) / max(count - 1, 1)
+    body, top = [], 6.0
+    for label, values in rows.items():
+        marks = ticks(max(values, default=0.0), 3)
+        low = top + height
+        body.append(_text(left - 8, top + 12, label, "", "end"))
+        for mark in marks[:-1]:
+            y = low - mark / marks[-1] * height
+            body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 8, y + 4, f"{mark:g}", "axis", "end")]
+        places = (f"{left + i * step:.1f} {low - value / marks[-1] * height:.1f}" for i, value in enumerate(values))
+        body.append(f'<path class="curve" d="M{"L".join(places)}"/>')
+        body.append(_text(WIDTH - right, low - values[-1] / marks[-1] * height - 6, f"{values[-1]:.4g}", "axis", "end"))
+        top = low + gap
+    for mark in ticks(count, 8):
+        if 1 <= mark <= count and mark == int(mark):
+            body.append(_text(left + (mark - 1) * step, top + 2, f"{mark:g}", "axis", "middle"))
+    body.append(_text(left - 8, top + 2, "epoch", "axis", "end"))
+    return _svg(top + 8, body, title)
+
+
 class Timeline:
     """Strips under one another that share the time axis: spans, marks, a curve. `svg` puts them together."""
 
