@@ -74,9 +74,13 @@ class Teacher:
     def loss(self, x: Tensor, outputs: Outputs) -> Tensor:
         """How far the student, which just answered `x` (B, C, H, W) with `outputs`, is from the teacher: a scalar.
 
-        `outputs` are a classifier's logits (B, classes), or a RoadNet's (box, objectness, class) logits.
+        `outputs` are a classifier's logits (B, classes), first where auxiliary ones follow, or a RoadNet's
+        (box, objectness, class) logits.
         """
-        total = self._logits(x, outputs) if isinstance(outputs, Tensor) else self._detection(x, outputs)
+        if self.spec.task == "classify":
+            total = self._logits(x, outputs if isinstance(outputs, Tensor) else outputs[0])
+        else:
+            total = self._detection(x, outputs)
         for name in self.stages:
             total = total + ATTENTION / 2 * (attention(self._hers[name]) - attention(self._mine[name])).square().mean()
         return total
@@ -86,7 +90,7 @@ class Teacher:
             wanted = self.net(x)[:, self.columns].softmax(1)
         return F.kl_div(logits.log_softmax(1), wanted, reduction="batchmean")
 
-    def _detection(self, x: Tensor, outputs: Sequence[Tensor]) -> Tensor:
+    def _detection(self, x: Tensor, outputs: Outputs) -> Tensor:
         assert isinstance(self.net, RoadNet)
         with torch.no_grad():
             box, obj, cls = self.net.logits(self.net.features(x))
