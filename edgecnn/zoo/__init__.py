@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgecnn.bundle import ModelSpec, TensorSpec, atomic
+from edgecnn.bundle import ModelSpec, TensorSpec
 from edgecnn.errors import InputError, MissingDependency, ModelError
 from edgecnn.recipe import ModelSection
-from edgecnn.zoo.models import IMAGENET_MEAN, IMAGENET_STD, MODELS, Entry
+from edgecnn.zoo.models import MODELS, Entry
+from edgecnn.zoo.weights import auxiliary, fitting, read_weights, save_weights, shapes
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+__all__ = ["NAMES", "build", "entry_of", "load", "read_weights", "save_weights", "spec_for", "weights_path"]
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 ROADNET = "the board's own nano detector: anchor-free, conv-BN-ReLU, 416x256"
@@ -54,8 +56,8 @@ def spec_for(section: ModelSection) -> ModelSpec:
         classes=classes,
         input=TensorSpec("picture", (1, 1 if grey else 3, height, width)),
         outputs=(TensorSpec("logits", (1, len(classes))),),
-        mean=(33.3,) * 3 if grey else IMAGENET_MEAN,  # grey: MNIST's
-        std=(78.6,) * 3 if grey else IMAGENET_STD,
+        mean=(33.3,) * 3 if grey else entry.mean,  # grey: MNIST's
+        std=(78.6,) * 3 if grey else entry.std,
         channels=entry.channels,
         fit="letterbox" if grey else "crop",
         pad=0 if grey else 114,
@@ -72,8 +74,9 @@ def entry_of(arch: str | None) -> Entry:
 def build(spec: ModelSpec, *, aux: bool = False) -> nn.Module:
     """The network that a spec describes, with the layers and widths that slimming left; random weights.
 
-    With `aux`, a family that has auxiliary heads gets them: in training mode it then returns (logits, *auxiliary).
-    Raises ModelError for an unknown architecture, MissingDependency without torch.
+    With `aux`, an architecture that has auxiliary heads gets them: in training mode it then returns
+    (logits, *auxiliary logits). A slimmed network gets none: they would read other widths. Raises ModelError for an
+    unknown architecture, MissingDependency without torch.
     """
     try:
         import torch  # noqa: F401
@@ -84,59 +87,20 @@ def build(spec: ModelSpec, *, aux: bool = False) -> nn.Module:
 
     family = "roadnet" if spec.arch == "roadnet" else entry_of(spec.arch).family
     made = importlib.import_module(f"edgecnn.zoo.{family}").build
-    net: nn.Module = made(spec.arch, len(spec.classes), aux=True) if aux else made(spec.arch, len(spec.classes))
+    heads = {"aux": True} if aux and auxiliary(spec) and not (spec.widths or spec.replaced) else {}
+    net: nn.Module = made(spec.arch, len(spec.classes), **heads)
     apply_replaced(net, spec.replaced)
     apply_widths(net, spec.widths)
     return net.eval()
 
 
-def save_weights(path: Path, net: nn.Module, spec: ModelSpec) -> None:
-    """Write safetensors that describe themselves: the ModelSpec is in their header. Atomic."""
-    from safetensors.torch import save_file
-
-    state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
-    with atomic(path) as temporary:
-        save_file(state, temporary, {"edgecnn": json.dumps(asdict(spec))})
-
-
-def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
-    """A checkpoint's tensors, and its ModelSpec if edgecnn wrote it: safetensors, or a torch state dict (.pth, .pt).
-
-    Raises InputError if the file is missing, truncated, of another kind, or would need unpickling of objects.
-    """
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise InputError(f"no weights at {path}", do="Give a .safetensors file or a torch state dict (.pth)")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                note = (file.metadata() or {}).get("edgecnn")
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (SafetensorError, OSError) as error:
-            raise InputError(
-                f"{path} is no complete safetensors file ({error})", do="Copy or train it again"
-            ) from error
-        return state, ModelSpec.from_json(json.loads(note)) if note else None
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds: truncated zip, wrong magic, objects that need unpickling
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(
-            f"{path} is no plain torch state dict ({type(error).__name__}: {reason})",
-            wanted="tensors by name, loadable with weights_only=True",
-        ) from error
-    inner: Any = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(inner, dict) or not all(isinstance(v, torch.Tensor) for v in inner.values()):
-        raise InputError(f"{path} holds a {type(loaded).__name__}", wanted="a state dict: tensors by name")
-    return inner, None
-
-
-def load(path: Path, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
+def load(path: Path, spec: ModelSpec, *, aux: bool = False, new_head: bool = False) -> tuple[nn.Module, ModelSpec]:
     """A network with a checkpoint's weights; where the checkpoint was slimmed, with its widths.
 
-    Raises InputError for a damaged file, ModelError naming the first key or shape that does not fit.
+    With `aux` it has auxiliary heads, which start anew where the checkpoint has none. With `new_head`, for training
+    that follows, a checkpoint of another's for another number of classes fits as well: its last layer starts anew.
+    A note says what starts anew. Raises InputError for a damaged file, ModelError listing the keys and shapes that do
+    not fit, or naming the classes of a checkpoint that edgecnn wrote for others.
     """
     state, own = read_weights(path)
     if own is not None:
@@ -147,23 +111,22 @@ def load(path: Path, spec: ModelSpec) -> tuple[nn.Module, ModelSpec]:
                 do="Change model.arch or model.classes in the recipe",
             )
         spec = replace(spec, widths=own.widths, replaced=own.replaced)
-    net = build(spec)
-    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    came = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    # old torch checkpoints lack the counters of batch normalisation; nothing reads them
-    missing = [n for n in wanted if n not in came and not n.endswith("num_batches_tracked")]
-    if missing:
-        raise ModelError(f"{path} lacks {len(missing)} tensors of {spec.arch}", wanted=f"'{missing[0]}' among them")
-    for name, shape in came.items():
-        if name not in wanted:
-            raise ModelError(f"{path} holds '{name}'", wanted=f"only names of {spec.arch}")
-        if shape != wanted[name]:
-            raise ModelError(
-                f"{path}: '{name}' has shape {shape}",
-                wanted=f"{wanted[name]} for {spec.arch} with {len(spec.classes)} classes",
-            )
-    net.load_state_dict(state, strict=False)
+    net = build(spec, aux=aux)
+    head = _head(spec, aux) if new_head else set()
+    net.load_state_dict(fitting(path, spec, state, shapes(net.state_dict()), head), strict=False)
     return net, spec
+
+
+def _head(spec: ModelSpec, aux: bool) -> set[str]:
+    """The tensors whose shapes depend on the number of classes."""
+    import torch
+
+    with torch.device("meta"):
+        ours, other = (
+            shapes(build(replace(spec, classes=names), aux=aux).state_dict())
+            for names in (spec.classes, (*spec.classes, "one more"))
+        )
+    return {name for name, shape in ours.items() if other[name] != shape}
 
 
 def weights_path(section: ModelSection) -> Path | None:

@@ -16,7 +16,7 @@ class Size:
 
 
 def size(net: nn.Module, shape: tuple[int, ...]) -> Size:
-    """Counts for one input of `shape` (1, C, H, W)."""
+    """Counts for one input of `shape` (1, C, H, W). A network on torch's meta device is counted as well, in no time."""
     total = 0
 
     def count(layer: nn.Module, _: object, output: Tensor) -> None:
@@ -31,7 +31,7 @@ def size(net: nn.Module, shape: tuple[int, ...]) -> Size:
     training = net.training
     try:
         with torch.no_grad():
-            net.eval()(torch.zeros(shape))
+            net.eval()(torch.zeros(shape, device=next(net.parameters()).device))
     finally:
         net.train(training)
         for hook in hooks:

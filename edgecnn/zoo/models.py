@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
+Triple: TypeAlias = tuple[float, float, float]
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0-255 scale
+# From -1 to 1: what the public weights of GoogLeNet and Inception v3 were trained on. torchvision normalises by
+# ImageNet's figures first and undoes it within the network (`transform_input`); here nothing needs undoing.
+HALF: Triple = (127.5, 127.5, 127.5)
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class Entry:
     classes: int = 1000  # to which the published count belongs
     channels: Literal["rgb", "grey"] = "rgb"
     aux: bool = False  # auxiliary heads while training
+    mean: Triple = IMAGENET_MEAN  # of the input, RGB, 0-255 scale
+    std: Triple = IMAGENET_STD
 
 
 MODELS = {
@@ -34,10 +40,14 @@ MODELS = {
     "vgg13_bn": Entry("vgg", "VGG B with batch normalisation"),
     "vgg16_bn": Entry("vgg", "VGG D with batch normalisation"),
     "vgg19_bn": Entry("vgg", "VGG E with batch normalisation"),
-    "googlenet": Entry("googlenet", "GoogLeNet, torchvision's names (batch normalisation)", 224, 6_624_904, aux=True),
+    "googlenet": Entry(
+        "googlenet", "GoogLeNet, torchvision's names (with BN)", 224, 6_624_904, aux=True, mean=HALF, std=HALF
+    ),
     "googlenet_original": Entry("googlenet", "GoogLeNet of 2014: LRN, 5x5 kernels", 224, 6_998_552, aux=True),
     "inception_v2": Entry("inception", "BN-Inception: 3x3 pairs for 5x5", 224),
-    "inception_v3": Entry("inception", "Inception v3, torchvision's names", 299, 23_834_568, aux=True),
+    "inception_v3": Entry(
+        "inception", "Inception v3, torchvision's names", 299, 23_834_568, aux=True, mean=HALF, std=HALF
+    ),
     "resnet18": Entry("resnet", "ResNet-18, torchvision's names", 224, 11_689_512),
     "resnet34": Entry("resnet", "ResNet-34, torchvision's names", 224, 21_797_672),
     "resnet50": Entry("resnet", "ResNet-50, torchvision's names", 224, 25_557_032),

@@ -8,6 +8,8 @@ boxes and scores as two outputs, so that no scale is ever shared between them.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -153,7 +155,7 @@ class RoadNet(nn.Module):
 
 def init_scores(net: RoadNet, prior: float = 0.01) -> None:
     """Start every score at `prior`, or the first steps drown in the background (RetinaNet, arXiv:1708.02002, 3.3)."""
-    bias = -float(torch.log(torch.tensor((1 - prior) / prior)))
+    bias = -math.log((1 - prior) / prior)
     for head in net.heads:
         for layer in (head.obj, head.cls):
             assert isinstance(layer, nn.Conv2d) and layer.bias is not None

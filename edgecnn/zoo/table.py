@@ -6,19 +6,24 @@ from typing import Any
 
 from edgecnn.recipe import SIM_CLASSES, ModelSection
 from edgecnn.zoo import NAMES, build, spec_for
-
-CLASSES = {"lenet5": 10, "resnet18": 1000}  # with as many as its published figures are for; roadnet with its four
+from edgecnn.zoo.models import MODELS
 
 
 def table() -> list[dict[str, Any]]:
-    """One row a model: name, parameters, macs (multiply-accumulates of one picture), input, classes, about."""
+    """One row a model: name, parameters, macs (multiply-accumulates of one picture), input, classes, about.
+
+    Each has as many classes as its published figures are for; roadnet, its four. No weights are made.
+    """
+    import torch
+
     from edgecnn.zoo.count import size
 
     rows = []
     for name, about in NAMES.items():
-        names = tuple(str(i) for i in range(CLASSES[name])) if name in CLASSES else SIM_CLASSES
+        names = tuple(map(str, range(MODELS[name].classes))) if name in MODELS else SIM_CLASSES
         spec = spec_for(ModelSection.model_validate({"arch": name, "classes": names}))
-        count = size(build(spec), spec.input.shape)
+        with torch.device("meta"):
+            count = size(build(spec), spec.input.shape)
         rows.append(
             {
                 "name": name,
