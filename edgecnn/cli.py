@@ -280,7 +280,9 @@ def report(
 def _stage(stage: str, recipe: Path, out: Path | None, as_json: bool) -> None:
     from edgecnn.compile import compile_recipe
 
-    _print(as_json, _compiled(compile_recipe(recipe, out, until=stage)))
+    done = compile_recipe(recipe, out, until=stage)
+    if done.steps:  # none: a process that torchrun started to help the first one
+        _print(as_json, _compiled(done))
 
 
 def _compiled(done: Compiled) -> tuple[dict[str, Any], str]:

@@ -11,7 +11,7 @@ from edgecnn import __version__
 from edgecnn.bundle import Bundle
 from edgecnn.report.runs import Run
 from edgecnn.report.style import CSS
-from edgecnn.report.svg import bars
+from edgecnn.report.svg import bars, curves
 
 STAGE_WORDS = {
     "train": "Train",
@@ -40,6 +40,7 @@ def page(bundle: Bundle, runs: Sequence[Run], bench: Json, check: Json) -> str:
         *(_run(run) for run in runs),
         _bench(bench),
         _check(check),
+        _learning(bundle),
         _stages(bundle),
         *(_facts(name, record.facts) for name, record in bundle.stages.items()),
         _versions(bundle),
@@ -195,6 +196,19 @@ def _stages(bundle: Bundle) -> str:
             seconds = f"{record.facts.get('stage_seconds', 0):.1f}"
             rows.append([STAGE_WORDS[name], role, file, size, digest[:12], seconds])
     return _section("From recipe to engine", _table(["stage", "role", "file", "size", "sha256", "stage s"], rows))
+
+
+def _learning(bundle: Bundle) -> str:
+    """Curves of the training, where there was more than one epoch of it."""
+    facts = bundle.stages["train"].facts if "train" in bundle.stages else {}
+    named = (("losses", "loss"), ("validation", facts.get("figure", "")), ("rates", "rate"))
+    rows = {words: facts[key] for key, words in named if len(facts.get(key, ())) > 1}
+    if not rows:
+        return ""
+    words = "Mean loss of each epoch, and the learning rate at its end."
+    if "best_epoch" in facts:
+        words += f" {facts['figure']} is on the validation pictures; the weights are those of epoch {facts['best_epoch']}."
+    return _section("Learning curves", f"{curves(rows, 'Learning curves')}<p>{escape(words)}</p>")
 
 
 def _facts(stage: str, facts: Json) -> str:
