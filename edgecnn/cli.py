@@ -238,6 +238,29 @@ def check(
 
 
 @app.command()
+def explain(
+    bundle: BundlePath,
+    picture: Annotated[list[Path], typer.Option(metavar="FILE", help="What to look at; may be given again.")],
+    parts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV of picture,part,x,y,width,height; a 3x3 grid unless given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="BUNDLE/explain unless given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look inside a classifier, picture by picture.
+
+    Deconvnet, occlusion, correspondence of parts (three pictures or more), invariance: PNGs and explain.html.
+    """
+    from edgecnn.bundle import Bundle
+    from edgecnn.explain import explain as look_inside
+    from edgecnn.explain import table
+
+    folder = out or bundle / "explain"
+    result = look_inside(Bundle.read(bundle), picture, folder, parts)
+    _print(as_json, (result, f"{_columns(table(result))}\n{folder / 'explain.html'}"))
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Tell what this machine has, and lacks."""
     from edgecnn.doctor import doctor as look

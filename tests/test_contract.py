@@ -48,6 +48,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
     "check": (BASE | {"vision", "data", "backends", "run", "metrics"}, {"numpy"}),
     "report": (BASE, set()),
+    "explain": (BASE | {"vision", "data", "zoo", "report"}, {"numpy", "torch", "cv2"}),
     "compile": (BASE | {"zoo", "slim", "export", "quantize", "build"}, set()),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError
+from edgecnn.report.inside import inside
 from edgecnn.report.page import page
 from edgecnn.report.runs import Run
 
@@ -25,9 +26,10 @@ def write_report(
 ) -> Path:
     """Write `out` atomically and return it. `bench` and `check` are what those commands printed with --json.
 
-    Raises InputError where a run's folder or a JSON file is missing or damaged.
+    What `edgecnn explain` left in the bundle is in it too. Raises InputError where a run's folder or a JSON file is
+    missing or damaged.
     """
-    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check))
+    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), inside(bundle))
     with atomic(out) as temporary:
         temporary.write_text(text, "utf-8")
     return out

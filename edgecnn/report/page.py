@@ -31,8 +31,8 @@ REASONS = (  # why the detector ran
 Json = Mapping[str, Any]
 
 
-def page(bundle: Bundle, runs: Sequence[Run], bench: Json, check: Json) -> str:
-    """The whole document. Sections without data are left out."""
+def page(bundle: Bundle, runs: Sequence[Run], bench: Json, check: Json, inside: str = "") -> str:
+    """The whole document. Sections without data are left out; `inside`: those of `edgecnn explain`."""
     title = f"{bundle.name} – edgecnn report"
     body = [
         _header(bundle, check),
@@ -40,11 +40,17 @@ def page(bundle: Bundle, runs: Sequence[Run], bench: Json, check: Json) -> str:
         *(_run(run) for run in runs),
         _bench(bench),
         _check(check),
+        inside,
         _learning(bundle),
         _stages(bundle),
         *(_facts(name, record.facts) for name, record in bundle.stages.items()),
         _versions(bundle),
     ]
+    return document(title, body)
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """Sections as a page of HTML."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -207,7 +213,9 @@ def _learning(bundle: Bundle) -> str:
         return ""
     words = "Mean loss of each epoch, and the learning rate at its end."
     if "best_epoch" in facts:
-        words += f" {facts['figure']} is on the validation pictures; the weights are those of epoch {facts['best_epoch']}."
+        words += (
+            f" {facts['figure']} is on the validation pictures; the weights are those of epoch {facts['best_epoch']}."
+        )
     return _section("Learning curves", f"{curves(rows, 'Learning curves')}<p>{escape(words)}</p>")
 
 
