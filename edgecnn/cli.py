@@ -50,6 +50,13 @@ class Precision(str, Enum):
     fp32 = "fp32"
 
 
+class Policy(str, Enum):
+    """How `edgecnn slim` searches."""
+
+    greedy = "greedy"
+    evolutionary = "evolutionary"
+
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
 BundleOut = Annotated[
@@ -105,12 +112,45 @@ def train(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> N
 
 
 @app.command()
-def slim(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
-    """Slim it: GAP for FC, pruning, fine-tuning.
+def slim(
+    recipe: RecipePath,
+    out: BundleOut = None,
+    target_latency: Annotated[
+        float | None, typer.Option(metavar="MS", min=0.001, help="Search for a cut that takes so long here.")
+    ] = None,
+    target_macs: Annotated[
+        str | None, typer.Option(metavar="X", help="Or of so many multiply-adds: 150M, 1.2G, or 0.5 for half.")
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="P", min=0, max=1, help="Or the fastest that loses so little: 0.01 is a point."),
+    ] = None,
+    policy: Annotated[Policy | None, typer.Option(help="How to search.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Slim it: the recipe's steps, or a search to a target.
 
-    Runs the stages before it where they are not up to date.
+    A search takes the place of the recipe's prune and finetune steps, for this once; a `search` step in the recipe
+    makes it last. Runs the stages before it where they are not up to date.
     """
-    _stage("slim", recipe, out, as_json)
+    target = {"latency": target_latency, "macs": _count(target_macs), "drop": max_drop}
+    if all(value is None for value in target.values()):
+        if policy is not None:
+            raise typer.BadParameter("it needs --target-latency, --target-macs or --max-drop", param_hint="--policy")
+        _stage("slim", recipe, out, as_json)
+    else:
+        _stage("slim", recipe, out, as_json, {**target, "policy": policy.value if policy else None})
+
+
+def _count(text: str | None) -> float | None:
+    """150M, 1.2G, 0.5 → a number."""
+    if text is None:
+        return None
+    unit = {"k": 1e3, "M": 1e6, "G": 1e9}.get(text[-1:], 1.0)
+    try:
+        return float(text if unit == 1 else text[:-1]) * unit
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is no number such as 150M or 0.5", param_hint="--target-macs") from None
 
 
 @app.command()
@@ -300,10 +340,10 @@ def report(
     _print(as_json, ({"report": path}, str(path)))
 
 
-def _stage(stage: str, recipe: Path, out: Path | None, as_json: bool) -> None:
+def _stage(stage: str, recipe: Path, out: Path | None, as_json: bool, search: dict[str, Any] | None = None) -> None:
     from edgecnn.compile import compile_recipe
 
-    done = compile_recipe(recipe, out, until=stage)
+    done = compile_recipe(recipe, out, until=stage, search=search)
     if done.steps:  # none: a process that torchrun started to help the first one
         _print(as_json, _compiled(done))
 

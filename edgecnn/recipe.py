@@ -186,6 +186,26 @@ class FinetuneStep(TrainSection):
     distill: Literal["none", "logits", "features"] = "logits"
 
 
+class SearchStep(Section):
+    """How much of each family of channels to cut, so that a target is met: exactly one of the first three."""
+
+    latency: Annotated[float, Field(gt=0)] | None = None  # ms of one picture on one thread of this CPU, FP32
+    macs: Annotated[float, Field(gt=0)] | None = None  # below 1: the share that stays; else a number of multiply-adds
+    drop: Share | None = None  # the most that the figure (top-1, AP50) may lose, after `tune`
+    policy: Literal["greedy", "evolutionary"] = "greedy"
+    criterion: Literal["taylor", "hessian", "magnitude", "bn_scale"] = "taylor"  # which channels of a family go first
+    round_to: Annotated[int, Field(gt=0)] = 8
+    data: DataSection | None = None  # to judge cuts on; None: the first pictures of `tune.data`
+    tune: FinetuneStep = FinetuneStep()  # after the cut; zero epochs leave it out
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one(self) -> SearchStep:
+        if sum(target is not None for target in (self.latency, self.macs, self.drop)) != 1:
+            raise ValueError("name one target: `latency`, `macs` or `drop`")
+        return self
+
+
 class SlimStep(Section):
     """One step: exactly one of its keys."""
 
@@ -197,6 +217,7 @@ class SlimStep(Section):
     prune: PruneStep | None = None
     sparsify: Literal["2:4"] | None = None  # two of four weights zero, as Ampere's sparse tensor cores take them
     classes: ClassesStep | None = None
+    search: SearchStep | None = None
     finetune: FinetuneStep | None = None
 
     @model_validator(mode="after")
@@ -260,6 +281,35 @@ class Recipe(Section):
     build: BuildSection | None = BuildSection()
     run: RunSection = RunSection()
     check: CheckSection = CheckSection()
+
+    def searching(self, **target: Any) -> Recipe:
+        """The same with a search to this target (keys of SearchStep) in place of its prune, search and finetune steps.
+
+        What is not named comes from them: the data to judge cuts on, and the fine-tuning after the cut. Raises
+        RecipeError where the target is none.
+        """
+        steps = self.slim.steps if self.slim else ()
+        own: dict[str, Any] = {}
+        for step in steps:
+            if step.search is not None:
+                own = {k: v for k, v in step.search if k not in ("latency", "macs", "drop")} | own
+            elif step.prune is not None:
+                own = {
+                    "data": step.prune.data,
+                    "criterion": step.prune.criterion,
+                    "round_to": step.prune.round_to,
+                } | own
+            elif step.finetune is not None:
+                own.setdefault("tune", step.finetune)
+        own.setdefault("tune", FinetuneStep(data=self.train.data))
+        try:
+            found = SearchStep(**{**own, **{k: v for k, v in target.items() if v is not None}})
+        except ValidationError as error:
+            raise RecipeError(f"the search: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+        kept = tuple(s for s in steps if s.prune is None and s.search is None and s.finetune is None)
+        section = self.slim or SlimSection(steps=(SlimStep(search=found),))
+        changed = section.model_copy(update={"steps": (*kept, SlimStep(search=found))})
+        return self.model_copy(update={"slim": changed})
 
 
 def load(path: Path | str) -> Recipe:

@@ -84,10 +84,10 @@ def test_maps_of_fewer_channels_are_compared_and_the_loss_reaches_the_student() 
     with Teacher(net, student, spec, features=True) as teacher:
         loss = teacher.loss(x, student(x))
         plain = Teacher(net, student, spec, features=False).loss(x, student(x))
-        maps = sum(
+        maps = [
             ATTENTION / 2 * (attention(a) - attention(b)).square().mean()
             for a, b in zip(stages(student, x), stages(net, x), strict=True)
-        )
+        ]
         assert loss.item() == pytest.approx(plain.item() + sum(m.item() for m in maps), rel=1e-4)
         loss.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None for p in student.parameters())

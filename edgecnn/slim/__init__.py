@@ -3,6 +3,8 @@ spec, report line)`. A step that does not fit raises ModelError naming the layer
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import Bundle, ModelSpec
@@ -24,9 +26,15 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def apply(
-    net: nn.Module, spec: ModelSpec, step: SlimStep, unslimmed: nn.Module, full: ModelSpec | None = None
+    net: nn.Module,
+    spec: ModelSpec,
+    step: SlimStep,
+    unslimmed: nn.Module,
+    full: ModelSpec | None = None,
+    folder: Path | None = None,
 ) -> tuple[nn.Module, ModelSpec, str]:
-    """One step on a copy of the network; `unslimmed`, whose spec is `full`, teaches where the step distils."""
+    """One step on a copy of the network; `unslimmed`, whose spec is `full`, teaches where the step distils. In `folder`
+    a search keeps what it found."""
     match step:
         case SlimStep(gap=True):
             from edgecnn.slim.gap import with_gap
@@ -60,6 +68,10 @@ def apply(
             from edgecnn.slim.sparsify import sparsified
 
             return sparsified(net, spec)
+        case SlimStep(search=settings) if settings is not None:
+            from edgecnn.slim.search import searched
+
+            return searched(net, spec, settings, unslimmed, full, folder)
         case SlimStep(finetune=settings) if settings is not None:
             from edgecnn.slim.finetune import finetuned
 
@@ -81,7 +93,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     before, full = zoo.load(bundle.file("weights"), bundle.require_model())
     net, spec, lines = before, full, []
     for step in section.steps:
-        net, spec, line = apply(net, spec, step, before, full)
+        net, spec, line = apply(net, spec, step, before, full, bundle.path)
         note(line)
         lines.append(line)
     zoo.save_weights(bundle.path / FILE, net, spec)
@@ -99,12 +111,17 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     figure = "top-1" if spec.task == "classify" else "AP50"
     for key, unit in (("parameters", ""), ("macs", ""), ("bytes", ""), ("accuracy", f" ({figure})")):
         note(f"{key}{unit}: {rows['before'][key]:,} -> {rows['after'][key]:,}")
+    facts = {**rows, "figure": figure, "steps": lines}
+    if any(step.search is not None for step in section.steps):
+        from edgecnn.slim.search import POINTS
+
+        facts["search"] = json.loads((bundle.path / POINTS).read_text("utf-8"))
     return bundle.with_stage(
         "slim",
         settings=settings(recipe),
         version=VERSION,
         files={"slim": FILE},
-        facts={**rows, "figure": figure, "steps": lines},
+        facts=facts,
         tools={"torch": torch.__version__, "torch-pruning": torch_pruning.__version__},
         model=spec,
     )

@@ -84,8 +84,8 @@ def outputs(net: nn.Module) -> list[nn.Module]:
 def families(net: nn.Module, shape: tuple[int, ...], importance: Importance) -> list[Family]:
     """Every family of a network that takes an input of `shape`, scored by an importance of the library.
 
-    A family that the importance can't score (no batch normalisation in it, under bn_scale) is left out. Raises
-    ModelError where none is left.
+    In the network's order. A family that the importance can't score (no batch normalisation in it, under bn_scale) is
+    left out. Raises ModelError where none is left.
     """
     twin = duplicate(net)
     graph = _graph(twin, shape)
@@ -127,7 +127,8 @@ def families(net: nn.Module, shape: tuple[int, ...], importance: Importance) -> 
         )
     if not found:
         raise ModelError("no channels of this network can be cut", wanted="convolutions besides its output")
-    return found
+    places = {name: place for place, name in enumerate(names.values())}
+    return sorted(found, key=lambda family: places[family.root])
 
 
 def layout(net: nn.Module, shape: tuple[int, ...]) -> dict[str, LayerShape]:

@@ -1,0 +1,135 @@
+"""How long layers take here: FP32 in onnxruntime, one picture, one thread of this CPU.
+
+Each distinct layer is timed alone, once, and remembered on disk by its shape, the CPU and onnxruntime's version. A
+network's time is close to, but not, the sum of its layers': what lies between them costs, and layouts carry over. So
+the sum is scaled by one measured whole network, and what a search finds is measured whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort  # type: ignore[import-untyped]
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from edgecnn.bundle import atomic
+from edgecnn.slim.channels import LayerShape, Layout
+
+OPSET = 17
+WARM, LEAST, SECONDS = 2, 7, 0.05  # runs before the count; counted runs at least, and for so long
+QUARTILE = 25  # the time that a quarter of the runs stay under: a neighbour that wakes does not move it
+SAVED_EVERY = 20  # new layers
+
+
+class LatencyTable:
+    """Milliseconds of a layer by its shape; measured where they are not known yet."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        """`path`: the file that remembers; the user's cache folder unless given. A damaged file is begun anew."""
+        self.path = path or cache_folder() / "latency.json"
+        self.machine = f"{cpu_name()}, onnxruntime {ort.__version__}, 1 thread"
+        self._all: dict[str, dict[str, float]] = {}
+        if self.path.is_file():
+            try:
+                self._all = json.loads(self.path.read_text("utf-8"))
+            except ValueError:
+                self.path.unlink()
+        self._known = self._all.setdefault(self.machine, {})
+        self._new = 0
+
+    def __call__(self, layer: LayerShape) -> float:
+        key = json.dumps(astuple(layer))
+        if key not in self._known:
+            self._known[key] = milliseconds(_one_layer(layer))
+            self._new += 1
+            if self._new % SAVED_EVERY == 0:
+                self.save()
+        return self._known[key]
+
+    def total(self, layers: Layout) -> float:
+        """The sum over a network's layers, ms."""
+        return sum(self(layer) for layer in layers.values())
+
+    def save(self) -> None:
+        with atomic(self.path) as temporary:
+            temporary.write_text(json.dumps(self._all), "utf-8")
+
+
+def whole(net: nn.Module, shape: tuple[int, ...]) -> float:
+    """Milliseconds of a whole network for one input of `shape`."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracing exporter, as in the export stage
+        path = Path(folder) / "net.onnx"
+        torch.onnx.export(net.eval(), (torch.zeros(shape),), str(path), opset_version=OPSET, dynamo=False)
+        return milliseconds(path.read_bytes())
+
+
+def milliseconds(model: bytes) -> float:
+    """The time of one run, ms: the lower quartile over runs on the same random input."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    entry = session.get_inputs()[0]
+    feed: Mapping[str, object] = {entry.name: np.random.default_rng(0).standard_normal(entry.shape).astype(np.float32)}
+    for _ in range(WARM):
+        session.run(None, feed)
+    times: list[int] = []
+    end = time.perf_counter() + SECONDS
+    while len(times) < LEAST or time.perf_counter() < end:
+        start = time.perf_counter_ns()
+        session.run(None, feed)
+        times.append(time.perf_counter_ns() - start)
+    return float(np.percentile(times, QUARTILE)) / 1e6
+
+
+def _one_layer(layer: LayerShape) -> bytes:
+    """A network of this one convolution and the ReLU that is fused into it."""
+    rng = np.random.default_rng(0)
+    kernel = (layer.outputs, layer.inputs // layer.groups, *layer.kernel)
+    weight = (rng.standard_normal(kernel) / np.sqrt(np.prod(kernel[1:]))).astype(np.float32)
+    constants = [
+        numpy_helper.from_array(weight, "w"),
+        numpy_helper.from_array(np.zeros(layer.outputs, np.float32), "b"),
+    ]
+    conv = helper.make_node(
+        "Conv",
+        ["x", "w", "b"],
+        ["y"],
+        kernel_shape=layer.kernel,
+        strides=layer.stride,
+        pads=(*layer.padding, *layer.padding),
+        group=layer.groups,
+    )
+    entry = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, layer.inputs, layer.height, layer.width))
+    result = helper.make_tensor_value_info("z", TensorProto.FLOAT, None)
+    graph = helper.make_graph([conv, helper.make_node("Relu", ["y"], ["z"])], "layer", [entry], [result], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def cache_folder() -> Path:
+    """Where a user's programs keep what they can make again (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecnn"
+
+
+def cpu_name() -> str:
+    """The processor's own name, as the kernel tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text("utf-8", "replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
