@@ -210,6 +210,8 @@ def _within(name: str, places: set[str]) -> bool:
 
 def rounded(channels: int, share: float, round_to: int) -> int:
     """A share of the channels as a multiple of `round_to`: at least one multiple, at most all of them."""
+    if share == 1:
+        return channels
     return min(channels, max(round_to, round(channels * share / round_to) * round_to))
 
 
