@@ -26,8 +26,10 @@ from edgecnn.explain.deconvnet import project
 from edgecnn.explain.features import look, masked
 from edgecnn.explain.invariance import invariance, moved
 from edgecnn.explain.occlusion import occlude
+from edgecnn.explain.parts import read_parts
 from edgecnn.recipe import ModelSection
 from edgecnn.report import write_report
+from edgecnn.scene import Letterbox
 
 
 @pytest.fixture(autouse=True)
@@ -370,6 +372,7 @@ def test_parts_come_from_a_csv_in_pixels_of_the_pictures(bundle: Bundle, picture
 
     for bad, words in (
         ([["other.png", "nose", 0, 0, 9, 9]], "line 2: 'other.png' is not among the pictures"),
+        ([[pictures[0].parent.name, "nose", 0, 0, 9, 9]], "is not among the pictures"),
         ([[pictures[0].name, "nose", 0, "x", 9, 9]], "line 2 has no whole box"),
         ([[pictures[0].name, "nose", 70, 0, 9, 9]], "line 2: 'nose' has no pixel"),
         (rows[:2], "marks 'nose' in 2 pictures"),
@@ -383,6 +386,26 @@ def test_parts_come_from_a_csv_in_pixels_of_the_pictures(bundle: Bundle, picture
         explain(bundle, pictures, tmp_path / "out", table)
     with pytest.raises(InputError, match="there is no"):
         explain(bundle, pictures, tmp_path / "out", tmp_path / "none.csv")
+
+
+def test_pictures_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    spec = zoo.spec_for(ModelSection(arch="lenet5"))
+    twins = [tmp_path / folder / "a.png" for folder in ("00", "01")]
+    boxes = [Letterbox(0.5, 0.5, 0, 0, 64, 64)] * 2
+    table = tmp_path / "parts.csv"
+    write_csv(table, [["00/a.png", "nose", 10, 20, 16, 12], ["01/a.png", "nose", 50, 60, 20, 20]])
+    found = read_parts(table, twins, boxes, spec, 2)
+    assert found == {"nose": {0: (5, 10, 8, 6), 1: (25, 30, 7, 2)}}  # halved, and cut at the border
+    write_csv(table, [["a.png", "nose", 10, 20, 16, 12]])
+    with pytest.raises(InputError, match=r"'a\.png' is several of the pictures"):
+        read_parts(table, twins, boxes, spec, 2)
+
+
+def test_a_network_without_relu_is_explained_but_for_the_deconvnet(tmp_path: Path, pictures: list[Path]) -> None:
+    sigmoid = classifier(tmp_path / "old.bundle", "lenet5_original")
+    (row,) = explain(sigmoid, pictures[:1], tmp_path / "out")["pictures"]
+    assert row["deconvnet"] == [] and "no ReLU" in row["no_deconvnet"] and row["occlusion"]["layer"] == "c5"
+    assert "No deconvnet: the network has no ReLU" in (tmp_path / "out" / "explain.html").read_text("utf-8")
 
 
 def write_csv(path: Path, rows: list[list[Any]]) -> None:

@@ -36,6 +36,8 @@ def explain(bundle: Bundle, pictures: Sequence[Path], out: Path, parts: Path | N
     if spec.task != "classify" or spec.arch == "onnx":
         what = "a network from an ONNX file" if spec.arch == "onnx" else f"a detector, {spec.arch}"
         raise ModelError(f"{bundle.path} holds {what}", wanted="a classifier of the zoo, such as lenet5 or resnet18")
+    if not pictures:
+        raise InputError("no picture to look at", wanted="one or more")
     import torch
 
     from edgecnn import zoo

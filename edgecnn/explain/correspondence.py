@@ -49,12 +49,14 @@ def correspondence(
     random = np.random.default_rng(seed)
     controls: dict[tuple[tuple[int, int, int], ...], list[dict[str, Signs]]] = {}
     rows = []
+    with torch.no_grad():
+        _, last = ends(look(net, x[:1]))
     for name, boxes in tracked(parts.items(), "correspondence", len(parts)):
         sizes = tuple((i, width, height) for i, (_, _, width, height) in boxes.items())
         if sizes not in controls:
             anywhere = [[_place(random, x, w, h) for _, w, h in sizes] for _ in range(draws)]
-            controls[sizes] = _signs(net, x, list(boxes), anywhere)
-        (own,) = _signs(net, x, list(boxes), [list(boxes.values())])
+            controls[sizes] = _signs(net, last, [x[i : i + 1] for i in boxes], anywhere)
+        (own,) = _signs(net, last, [x[i : i + 1] for i in boxes], [list(boxes.values())])
         for layer, signs in own.items():
             by_chance = np.array([mean_distance(each[layer]) for each in controls[sizes]])
             delta = mean_distance(signs)
@@ -85,19 +87,19 @@ def grid(count: int, height: int, width: int) -> dict[str, dict[int, Box]]:
     return {name: dict.fromkeys(range(count), box) for name, box in zip(names, places, strict=True)}
 
 
-def _signs(net: nn.Module, x: Tensor, numbers: Sequence[int], masks: Sequence[Sequence[Box]]) -> list[dict[str, Signs]]:
+def _signs(
+    net: nn.Module, last: str, pictures: Sequence[Tensor], masks: Sequence[Sequence[Box]]
+) -> list[dict[str, Signs]]:
     """For each set of masks (one a picture): layer → (pictures, features), the sign of the change."""
-    found: list[dict[str, list[Tensor]]] = [{} for _ in masks]
+    found: list[dict[str, list[Tensor]]] = [{last: [], VECTOR: []} for _ in masks]
     with torch.no_grad():
-        for k, i in enumerate(numbers):
-            picture = x[i : i + 1]
-            _, layer = ends(look(net, picture))
-            seen = look(net, torch.cat([picture, masked(picture, [boxes[k] for boxes in masks])]), (layer,))
-            for name, features in ((layer, seen.maps[layer].flatten(1)), (VECTOR, seen.vector)):
+        for k, picture in enumerate(pictures):
+            seen = look(net, torch.cat([picture, masked(picture, [boxes[k] for boxes in masks])]), (last,))
+            for name, features in ((last, seen.maps[last].flatten(1)), (VECTOR, seen.vector)):
                 change = features[1:] - features[:1]
                 change[change.abs() <= STILL * features.abs().max()] = 0
                 for one, sign in zip(found, change.sign(), strict=True):
-                    one.setdefault(name, []).append(sign)
+                    one[name].append(sign)
     return [{name: torch.stack(rows).to(torch.int8).numpy() for name, rows in one.items()} for one in found]
 
 

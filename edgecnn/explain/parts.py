@@ -23,7 +23,8 @@ COLUMNS = ("picture", "part", "x", "y", "width", "height")
 def read_parts(
     path: Path, pictures: Sequence[Path], boxes: Sequence[Letterbox], spec: ModelSpec, fewest: int
 ) -> dict[str, dict[int, Box]]:
-    """Part → number of the picture → its box, in px of the network's input. The CSV has px of the picture's file.
+    """Part → number of the picture → its box, in px of the network's input. The CSV has px of the picture's file, which
+    it names by the end of its path: a.png, or 00/a.png where several are called a.png.
 
     Raises InputError for a file that is no such CSV, a picture that was not given, a part outside of its picture's
     place in the input, and a part that is marked in fewer than `fewest` pictures.
@@ -31,16 +32,18 @@ def read_parts(
     reader = csv.DictReader(read_text(path, f"a CSV of {', '.join(COLUMNS)}").splitlines())
     if missing := [name for name in COLUMNS if name not in (reader.fieldnames or ())]:
         raise InputError(f"{path} lacks the column {missing[0]}", wanted=", ".join(COLUMNS))
-    numbers = {picture.name: i for i, picture in enumerate(pictures)}
     found: dict[str, dict[int, Box]] = {}
     for line, row in enumerate(reader, 2):
-        if row["picture"] not in numbers:
-            raise InputError(f"{path} line {line}: '{row['picture']}' is not among the pictures", wanted="its name")
+        named = Path(row["picture"] or "?").parts
+        numbers = [i for i, picture in enumerate(pictures) if picture.parts[-len(named) :] == named]
+        if len(numbers) != 1:
+            what = "is several of the pictures" if numbers else "is not among the pictures"
+            raise InputError(f"{path} line {line}: '{row['picture']}' {what}", wanted="the end of one picture's path")
+        number = numbers[0]
         try:
             x, y, width, height = (float(row[name]) for name in COLUMNS[2:])
         except (TypeError, ValueError):
             raise InputError(f"{path} line {line} has no whole box", wanted="x, y, width, height in px") from None
-        number = numbers[row["picture"]]
         frame = np.array([[x, y, x + width, y + height]], np.float32)
         limit = np.array([spec.width, spec.height] * 2)
         left, top, right, bottom = np.round(np.clip(boxes[number].to_net(frame)[0], 0, limit)).astype(int).tolist()
