@@ -65,7 +65,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class PathSettings:
-    half_width_m: float = 1.0  # of the corridor that we are about to drive through
+    half_width_m: float = 0.7  # of the corridor: our own, less what a glance past may lack
     look_ahead_s: float = 2.0  # it must be expected there then too, or at contact if sooner (cut-outs, bends)
 
 

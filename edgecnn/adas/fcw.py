@@ -18,10 +18,10 @@ from edgecnn.scene import Bool, Tracks
 class FcwSettings:
     on_s: float = 3.2  # warn below this time to collision, braking included
     off_s: float = 4.5  # a warning lasts while it is below this
-    on_frames: int = 3  # consecutive detections of danger before a warning; frames between them don't count
+    on_frames: int = 4  # consecutive detections of danger before a warning; frames between them don't count
     off_frames: int = 8  # consecutive frames without before it ends
-    sureness: float = 0.2  # standard deviations by which contact before `on_s` must be expected
-    steady_s: float = 10.0  # at the present closing speed alone, contact must be nearer than this
+    sureness: float = 0.4  # standard deviations by which contact before `on_s` must be expected
+    steady_s: float = 7.0  # at the present closing speed alone, contact must be nearer than this
     seen_s: float = 0.4  # a track not detected for longer is no ground for a new warning
 
 

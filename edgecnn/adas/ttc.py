@@ -29,7 +29,7 @@ class TtcSettings:
     least_s: float = 0.5  # ... and the time that they span
     noise_px: float = 0.7  # expected deviation of a side of a detected box; the residuals correct it
     noise_weight: float = 5.0  # ... and count as much as this many residuals
-    acceleration: float = 4.0  # expected deviation of the relative acceleration, m/s² ...
+    acceleration: float = 2.0  # expected deviation of the relative acceleration, m/s²: most leads drive steadily ...
     size_m: float = 1.6  # ... of an object of this size sqrt(wh): together they bound c2
     border_px: float = 2.0  # a box this close to the picture's edge is cut off by it
 
