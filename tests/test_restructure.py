@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from edgecnn import slim, zoo
 from edgecnn.bundle import LayerSpec, ModelSpec, TensorSpec
+from edgecnn.data import Sample
+from edgecnn.data.narrow import Narrowed
 from edgecnn.errors import ModelError
 from edgecnn.recipe import (
     BottleneckStep,
@@ -23,12 +26,14 @@ from edgecnn.recipe import (
     ReduceStep,
     SlimStep,
 )
+from edgecnn.scene import Truth
 from edgecnn.slim.bottleneck import bottlenecked, find_pairs
 from edgecnn.slim.classes import with_classes
 from edgecnn.slim.factorize import factorized, spatial_weights, split
 from edgecnn.slim.gap import with_gap
 from edgecnn.slim.lowrank import low_rank_layers, low_ranked, reduced, reduced_weights, truncated, tucker2
 from edgecnn.slim.pick import cost, rounded
+from edgecnn.zoo.batches import Batchable
 from edgecnn.zoo.count import size
 from edgecnn.zoo.layers import describe, sequence
 from edgecnn.zoo.widths import read_widths
@@ -78,18 +83,16 @@ APPLIES = [
     ("lenet5", None, ("low_rank", "reduce", "stack", "spatial", "separable", "classes", "gap")),
     ("lenet5_original", None, ("low_rank", "reduce", "spatial", "separable", "classes")),
     ("resnet18", 64, ("reduce", "bottleneck", "separable", "classes")),
-    ("roadnet", 64, ("low_rank", "spatial", "separable", "classes")),
+    ("roadnet", 64, ("low_rank", "classes")),
 ]
 
 
 @pytest.mark.parametrize(("arch", "side", "name"), [(a, side, n) for a, side, names in APPLIES for n in names])
-@pytest.mark.parametrize("pruned", [False, True], ids=["as built", "with widths"])
 def test_a_step_describes_what_it_made_and_leaves_what_it_got(
-    arch: str, side: int | None, name: str, pruned: bool, tmp_path: Path
+    arch: str, side: int | None, name: str, tmp_path: Path
 ) -> None:
     net, spec = network(arch, side)
-    if pruned:  # pruning notes every width, also where nothing was cut
-        spec = replace(spec, widths=read_widths(net))
+    spec = replace(spec, widths=read_widths(net))  # pruning notes every width, also where nothing was cut
     before, described = copy.deepcopy(net), copy.deepcopy(spec)
     made, new, line = slim.apply(net, spec, STEPS[name], net)
 
@@ -517,6 +520,41 @@ def test_another_input() -> None:
     assert made(torch.zeros(new.input.shape))[0].shape == (1, 126, 4)
     with pytest.raises(ModelError, match="multiples of 32"):
         with_classes(net, spec, ClassesStep(keep=DIGITS, height=70))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Pictures that each show one thing, grey as their label."""
+
+    classes = DIGITS
+    labels: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> Sample:
+        truth = Truth.of(np.array([[0, 0, 32, 32]], np.float32), np.array([self.labels[i]]))
+        return Sample(str(i), np.full((32, 32, 3), self.labels[i], np.uint8), truth)
+
+
+def test_data_of_more_classes_teaches_the_kept_ones() -> None:
+    net, spec = network("lenet5")
+    _, new, _ = with_classes(net, spec, ClassesStep(keep=("7", "1")))
+    data = Batchable.of(new, Narrowed(Labels((1, 2, 7, 7, 3, 1)), new.classes), 6, "pictures")
+    assert data.labels.tolist() == [1, 0, 0, 1]
+    assert data.pictures[:, 0, 0, 0].tolist() == [1, 7, 7, 1]
+
+
+def test_boxes_to_ignore_stay_when_their_class_goes() -> None:
+    class Boxes(Labels):
+        def __getitem__(self, i: int) -> Sample:
+            labels, ignore = np.array([3, 5, -1, 5]), np.array([False, False, True, True])
+            boxes = np.arange(16, dtype=np.float32).reshape(4, 4)
+            return Sample("", np.zeros((8, 8, 3), np.uint8), Truth.of(boxes, labels, ignore=ignore))
+
+    truth = Narrowed(Boxes((0,)), ("4", "3"))[0].truth
+    assert truth.label.tolist() == [1, 0, 0] and truth.ignore.tolist() == [False, True, True]
+    assert truth.xyxy[:, 0].tolist() == [0, 8, 12]
 
 
 def test_gap_takes_the_fc_of_a_network_whose_fc_were_slimmed_before() -> None:

@@ -72,6 +72,8 @@ class Batchable:
             for sample in samples(data):
                 if len(truth) == len(pictures):
                     break
+                if spec.task == "classify" and not len(sample.truth):
+                    continue  # of a class that the network does not tell
                 tensor, box = preprocess(sample.bgr)
                 pictures[len(truth)] = torch.from_numpy(tensor[0])
                 truth.append(sample.truth)
@@ -83,10 +85,16 @@ class Batchable:
 
     @classmethod
     def read(cls, spec: ModelSpec, section: DataSection, label: str) -> Batchable:
-        """Raises ModelError naming what differs where the data set's classes are not the network's."""
+        """Classes of the data that the network does not tell are left out, in a classification set with their pictures.
+
+        Raises ModelError naming what differs where the network has others, or the same in another order.
+        """
         from edgecnn.data import open_dataset
+        from edgecnn.data.narrow import Narrowed
 
         data = open_dataset(section)
+        if set(spec.classes) < set(data.classes):
+            data = Narrowed(data, spec.classes)
         if tuple(data.classes) != tuple(spec.classes):
             raise ModelError(
                 f"data of kind '{section.kind}' has other classes than the model: "
