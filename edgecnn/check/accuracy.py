@@ -16,6 +16,7 @@ import numpy as np
 from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.data import CLASSES, Dataset, class_map, open_dataset
+from edgecnn.data.narrow import Narrowed
 from edgecnn.errors import InputError, ModelError
 from edgecnn.metrics.detection import evaluate_detections
 from edgecnn.metrics.topk import topk
@@ -49,6 +50,8 @@ def _classify(
     model: ModelSpec, backends: dict[Precision, Backend], data: DataSection
 ) -> tuple[dict[str, Figures], int]:
     dataset = open_dataset(data)
+    if set(model.classes) < set(dataset.classes):
+        dataset = Narrowed(dataset, model.classes)
     if len(dataset.classes) != len(model.classes):
         raise ModelError(
             f"a network of {len(model.classes)} classes", wanted=f"{len(dataset.classes)}, as in data '{data.kind}'"
@@ -58,6 +61,8 @@ def _classify(
     with bar("check", len(dataset)) as advance:
         for i in range(len(dataset)):
             sample = dataset[i]
+            if not len(sample.truth):
+                continue  # of a class that the network does not tell
             labels.append(int(sample.truth.label[0]))
             tensor, _ = preprocess(sample.bgr)
             for p, backend in backends.items():
