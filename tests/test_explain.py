@@ -270,6 +270,18 @@ def test_a_part_of_nothing_is_no_better_than_chance() -> None:
         assert row.delta > row.random - 4 * row.random_error * np.sqrt(20)
 
 
+def test_one_place_in_all_pictures_is_held_against_one_random_place_in_all() -> None:
+    """A network that sees where something changed, not what: the same place must not pass for the same part."""
+    net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 24, 2)).eval()
+    nn.init.ones_(net[0].weight)  # type: ignore[arg-type]
+    x = 0.1 + torch.rand(4, 1, 24, 24)  # brighter than grey everywhere: each mask makes its own place darker
+    same = dict.fromkeys(range(4), (4, 4, 6, 6))
+    apart = {i: (6 * i, 0, 6, 6) for i in range(4)}
+    place, layout = (correspondence(net, x, {"part": boxes})[0] for boxes in (same, apart))
+    assert place.delta == 0 == place.random and place.below == 1
+    assert layout.delta == pytest.approx(2 * 36 / 576) and 0 < layout.random < layout.delta
+
+
 def test_what_does_not_change_has_no_sign() -> None:
     """Masks on grey: features stay, so Delta is exactly 0, whatever rounding a larger batch brings."""
     net = zoo.build(zoo.spec_for(ModelSection(arch="lenet5")))

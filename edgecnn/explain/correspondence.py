@@ -4,12 +4,16 @@ section 4.4)?
 The same part is masked in each picture. e_i is how the features of picture i change; Delta is the Hamming distance
 between sign(e_i) and sign(e_j), here as the share of features that differ, averaged over all pairs i < j. If the part
 means the same to the network in all pictures, Delta is smaller than with the mask at random places.
+
+Maps are local, so masks at one place also change the same features. Where a part lies at the very same place in all
+pictures, as the cells of a grid do, each random mask does too; otherwise it is drawn for each picture, as in the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,18 +51,19 @@ def correspondence(
     """Delta of each part (name -> number of the picture -> its box) in the pictures (N, C, H, W), at the last layer
     with maps and at what the last fully connected layer is given. Each part is marked in at least three pictures."""
     random = np.random.default_rng(seed)
-    controls: dict[tuple[tuple[int, int, int], ...], list[dict[str, Signs]]] = {}
+    controls: dict[tuple[Any, ...], list[dict[str, Signs]]] = {}
     rows = []
     with torch.no_grad():
         _, last = ends(look(net, x[:1]))
     for name, boxes in tracked(parts.items(), "correspondence", len(parts)):
-        sizes = tuple((i, width, height) for i, (_, _, width, height) in boxes.items())
-        if sizes not in controls:
-            anywhere = [[_place(random, x, w, h) for _, w, h in sizes] for _ in range(draws)]
-            controls[sizes] = _signs(net, last, [x[i : i + 1] for i in boxes], anywhere)
+        together = len(set(boxes.values())) == 1
+        kind = (together, *((i, width, height) for i, (_, _, width, height) in boxes.items()))
+        if kind not in controls:
+            anywhere = [_places(random, x, list(boxes.values()), together) for _ in range(draws)]
+            controls[kind] = _signs(net, last, [x[i : i + 1] for i in boxes], anywhere)
         (own,) = _signs(net, last, [x[i : i + 1] for i in boxes], [list(boxes.values())])
         for layer, signs in own.items():
-            by_chance = np.array([mean_distance(each[layer]) for each in controls[sizes]])
+            by_chance = np.array([mean_distance(each[layer]) for each in controls[kind]])
             delta = mean_distance(signs)
             error = float(by_chance.std(ddof=1) / np.sqrt(draws))
             below = float((by_chance <= delta).mean())
@@ -103,6 +108,10 @@ def _signs(
     return [{name: torch.stack(rows).to(torch.int8).numpy() for name, rows in one.items()} for one in found]
 
 
-def _place(random: np.random.Generator, x: Tensor, width: int, height: int) -> Box:
-    left = int(random.integers(0, x.shape[3] - width + 1))
-    return left, int(random.integers(0, x.shape[2] - height + 1)), width, height
+def _places(random: np.random.Generator, x: Tensor, boxes: Sequence[Box], together: bool) -> list[Box]:
+    """Boxes of the same sizes at random places within the picture; with `together` one place for all."""
+    found: list[Box] = []
+    for _, _, width, height in boxes:
+        left, top = random.integers(0, x.shape[3] - width + 1), random.integers(0, x.shape[2] - height + 1)
+        found.append((int(left), int(top), width, height))
+    return found[:1] * len(boxes) if together else found

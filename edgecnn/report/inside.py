@@ -104,7 +104,9 @@ def _correspondence(rows: Sequence[Json], *, grid: bool) -> str:
         "pairs ± standard error); less than at random places: the network treats the parts alike (section 4.4)."
     )
     if grid:
-        words += " Parts are the cells of a 3x3 grid: they show the same only where the pictures are aligned."
+        words += (
+            " Parts are the cells of a 3x3 grid: they show the same only in aligned pictures. Random: one place in all."
+        )
     head = ["part", "layer", "pictures", "Delta", "at random places", "random ≤ part"]
     return _section("Correspondence of parts", f"<p>{words}</p>{_table(head, cells)}")
 
@@ -114,4 +116,4 @@ def _image(folder: Path, name: str, words: str) -> str:
     if not path.is_file():
         raise InputError(f"{path} is missing", do="Run it again: edgecnn explain")
     uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-    return f'<figure><img src="{uri}" alt="{escape(words)}"></figure>'
+    return f'<figure><img src="{uri}" alt="{escape(words)}" style="width:auto;max-width:100%"></figure>'
