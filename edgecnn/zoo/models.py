@@ -36,10 +36,10 @@ MODELS = {
     "vgg16c": Entry("vgg", "VGG C, with 1x1 convolutions", 224),
     "vgg16": Entry("vgg", "VGG D", 224, 138_357_544),
     "vgg19": Entry("vgg", "VGG E", 224, 143_667_240),
-    "vgg11_bn": Entry("vgg", "VGG A with batch normalisation"),
-    "vgg13_bn": Entry("vgg", "VGG B with batch normalisation"),
-    "vgg16_bn": Entry("vgg", "VGG D with batch normalisation"),
-    "vgg19_bn": Entry("vgg", "VGG E with batch normalisation"),
+    "vgg11_bn": Entry("vgg", "VGG A with batch normalisation", 224, 132_868_840),
+    "vgg13_bn": Entry("vgg", "VGG B with batch normalisation", 224, 133_053_736),
+    "vgg16_bn": Entry("vgg", "VGG D with batch normalisation", 224, 138_365_992),
+    "vgg19_bn": Entry("vgg", "VGG E with batch normalisation", 224, 143_678_248),
     "googlenet": Entry(
         "googlenet", "GoogLeNet, torchvision's names (with BN)", 224, 6_624_904, aux=True, mean=HALF, std=HALF
     ),
