@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from edgecnn.errors import EdgecnnError, InputError, ModelError
 from edgecnn.recipe import ModelSection
 from edgecnn.zoo.count import size
 from edgecnn.zoo.loss import Grid, Target, detection_loss, giou, iou, simota
+from edgecnn.zoo.models import MODELS
+from edgecnn.zoo.table import table
 from edgecnn.zoo.widths import apply_widths, read_widths
 
 
@@ -21,17 +24,41 @@ def spec(arch: str, classes: int = 10, **changes: int) -> ModelSpec:
     return zoo.spec_for(ModelSection(arch=arch, classes=tuple(f"c{i}" for i in range(classes)), **changes))
 
 
-@pytest.mark.parametrize(
-    ("arch", "classes", "parameters", "macs"),
-    [
-        ("lenet5", 10, 61_706, 416_520),  # by hand: 156+2416+48120+10164+850; 28²·150+10²·2400+48000+10080+840
-        ("resnet18", 1000, 11_689_512, 1_814_073_344),  # torchvision's documented 11 689 512 and 1.81 G
-    ],
-)
-def test_published_sizes(arch: str, classes: int, parameters: int, macs: int) -> None:
-    s = spec(arch, classes)
-    counted = size(zoo.build(s), s.input.shape)
-    assert (counted.parameters, counted.macs) == (parameters, macs)
+# Multiply-adds in millions: lenet5's by hand (28²·150 + 10²·2400 + 48000 + 10080 + 840), the others' as torchvision
+# documents them with its weights; 1.5 G for GoogLeNet is the paper's, too (arXiv:1409.4842, section 1).
+MACS = {
+    "lenet5": 0.41652,
+    "alexnet": 714,
+    "vgg11": 7_609,
+    "vgg13": 11_308,
+    "vgg16": 15_470,
+    "vgg19": 19_632,
+    "googlenet": 1_498,
+    "inception_v3": 5_713,
+    "resnet18": 1_814,
+    "resnet34": 3_664,
+    "resnet50": 4_089,
+    "resnet101": 7_801,
+    "resnet152": 11_514,
+}
+
+
+def test_the_table_gives_the_published_figures() -> None:
+    rows = {row["name"]: row for row in table()}
+    assert list(rows) == list(zoo.NAMES) and len(rows) == 24
+    for name, entry in MODELS.items():
+        assert entry.parameters in (0, rows[name]["parameters"]), name
+        assert rows[name]["classes"] == entry.classes
+    for name, millions in MACS.items():
+        assert rows[name]["macs"] / 1e6 == pytest.approx(millions, abs=0.5 if millions > 1 else 1e-9), name
+    assert rows["googlenet_original"]["macs"] / rows["googlenet"]["macs"] == pytest.approx(1.056, abs=0.001)
+
+
+def test_counting_needs_no_weights() -> None:
+    s = spec("resnet18")
+    with torch.device("meta"):
+        nothing = zoo.build(s)
+    assert size(nothing, s.input.shape) == size(zoo.build(s), s.input.shape)
 
 
 def test_roadnet_fits_the_board() -> None:
@@ -50,29 +77,103 @@ def test_roadnet_takes_multiples_of_32_only() -> None:
         spec("roadnet", 4, width=400)
 
 
-# The first block, the first projection and the ends of torchvision's resnet18 checkpoint.
-TORCHVISION = {
-    "conv1.weight": (64, 3, 7, 7),
-    "bn1.running_mean": (64,),
-    "layer1.0.conv1.weight": (64, 64, 3, 3),
-    "layer1.1.bn2.bias": (64,),
-    "layer2.0.downsample.0.weight": (128, 64, 1, 1),
-    "layer2.0.downsample.1.running_var": (128,),
-    "layer4.1.conv2.weight": (512, 512, 3, 3),
-    "fc.weight": (1000, 512),
-    "fc.bias": (1000,),
-}
-
-
-def test_resnet18_has_torchvisions_names(tmp_path: Path) -> None:
+def test_a_checkpoint_without_batch_counters_loads(tmp_path: Path) -> None:
     s = spec("resnet18", 1000)
     state = zoo.build(s).state_dict()
-    assert len(state) == 122  # as torchvision's
-    assert {name: tuple(state[name].shape) for name in TORCHVISION} == TORCHVISION
     old = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}  # as checkpoints before torch 0.4.1
     torch.save(old, tmp_path / "resnet18.pth")
     net, _ = zoo.load(tmp_path / "resnet18.pth", s)
     assert torch.equal(net.state_dict()["fc.weight"], state["fc.weight"])
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_what_training_scripts_wrap_around_a_state_dict(key: str | None, prefix: str, tmp_path: Path) -> None:
+    state = zoo.build(spec("lenet5")).state_dict()
+    saved = {prefix + name: tensor for name, tensor in state.items()}
+    torch.save({key: saved, "epoch": 3, "optimizer": {"lr": 0.1}} if key else saved, tmp_path / "w.pth")
+    net, _ = zoo.load(tmp_path / "w.pth", spec("lenet5"))
+    assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+def test_auxiliary_heads_are_left_out_unless_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    s = spec("googlenet")
+    whole = zoo.build(s, aux=True)
+    public, own = tmp_path / "googlenet.pth", tmp_path / "own.safetensors"
+    torch.save(whole.state_dict(), public)
+    plain, _ = zoo.load(public, s)
+    assert not any(name.startswith("aux") for name, _ in plain.named_modules())
+    again, _ = zoo.load(public, s, aux=True)
+    assert torch.equal(again.state_dict()["aux2.fc2.weight"], whole.state_dict()["aux2.fc2.weight"])
+    assert not capsys.readouterr().err
+    zoo.save_weights(own, whole, s)
+    kept, _ = zoo.read_weights(own)
+    assert list(kept) and set(kept) == set(plain.state_dict())
+    renewed, _ = zoo.load(own, s, aux=True)  # training goes on: the heads that were not saved start anew
+    assert torch.equal(renewed.state_dict()["fc.weight"], whole.state_dict()["fc.weight"])
+    assert "no auxiliary heads" in capsys.readouterr().err
+
+
+def test_only_families_with_auxiliary_heads_leave_tensors_out(tmp_path: Path) -> None:
+    s = spec("resnet18")
+    torch.save({**zoo.build(s).state_dict(), "aux1.fc2.bias": torch.zeros(10)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=r"holds besides 'aux1\.fc2\.bias'"):
+        zoo.load(tmp_path / "w.pth", s)
+
+
+def test_a_slimmed_network_gets_no_auxiliary_heads() -> None:
+    s = spec("googlenet")
+    net = zoo.build(replace(s, widths=read_widths(zoo.build(s))), aux=True)
+    assert not any(name.startswith("aux") for name, _ in net.named_modules())
+
+
+@pytest.mark.parametrize(
+    ("arch", "layers"),
+    [
+        ("lenet5", "classifier.4"),
+        ("lenet5_original", "rbf"),
+        ("resnet18", "fc"),
+        ("inception_v3", "AuxLogits.fc, fc"),
+        ("roadnet", "heads.0.cls, heads.1.cls, heads.2.cls"),
+    ],
+)
+def test_training_for_other_classes_gives_a_new_last_layer(
+    arch: str, layers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = zoo.build(spec(arch, 12), aux=True).state_dict()
+    torch.save(state, tmp_path / "w.pth")
+    ours = spec(arch, 10)
+    with pytest.raises(ModelError, match=r"12.* for \(.*10.*train\.epochs"):
+        zoo.load(tmp_path / "w.pth", ours, aux=True)
+    net, own = zoo.load(tmp_path / "w.pth", ours, aux=True, new_head=True)
+    assert own == ours
+    anew = tuple(f"{layer}." for layer in layers.split(", "))
+    for name, tensor in net.state_dict().items():
+        assert name.startswith(anew) or torch.equal(tensor, state[name]), name
+    assert f"w.pth is for 12 classes, not 10: {layers} starts anew" in capsys.readouterr().err
+
+
+def test_a_new_head_is_all_that_may_differ(tmp_path: Path) -> None:
+    state = zoo.build(spec("resnet18", 12)).state_dict()
+    for name, tensor in (("fc.weight", torch.zeros(12, 2048)), ("layer1.0.bn1.bias", torch.zeros(32))):
+        torch.save({**state, name: tensor}, tmp_path / "w.pth")
+        with pytest.raises(ModelError, match=f"'{name}'"):
+            zoo.load(tmp_path / "w.pth", spec("resnet18"), new_head=True)
+    zoo.save_weights(tmp_path / "own.safetensors", zoo.build(spec("resnet18", 12)), spec("resnet18", 12))
+    with pytest.raises(ModelError, match="for c0, c1"):  # edgecnn's own names its classes: they are to be as wanted
+        zoo.load(tmp_path / "own.safetensors", spec("resnet18"), new_head=True)
+
+
+def test_every_kind_of_misfit_is_listed_in_one_line(tmp_path: Path) -> None:
+    state = zoo.build(spec("resnet18")).state_dict()
+    few = {k: v for k, v in state.items() if not k.startswith("layer1.")}  # 24 tensors, 4 of them counters
+    torch.save({**few, "head.bias": torch.zeros(3), "bn1.bias": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(ModelError) as caught:
+        zoo.load(tmp_path / "w.pth", spec("resnet18"))
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "it lacks 'layer1.0.conv1.weight', 'layer1.0.bn1.weight'" in line and line.count("'layer1.") == 8
+    assert "and 12 more; it holds besides 'head.bias'; it has other shapes: 'bn1.bias' (3,) for (64,)." in line
 
 
 def test_a_slimmed_checkpoint_describes_itself(tmp_path: Path) -> None:
@@ -102,6 +203,7 @@ def bad_files(folder: Path) -> dict[str, tuple[type[EdgecnnError], str]]:
     (folder / "text.pth").write_text("weights")
     torch.save({"features.0.weight": Evil()}, folder / "pickle.pth")
     torch.save([1, 2], folder / "list.pth")
+    torch.save({0: torch.zeros(1)}, folder / "numbers.pth")
     save_file({k: v for k, v in good.items() if k != "features.0.bias"}, folder / "lacking.safetensors")
     save_file({**good, "extra": torch.zeros(1)}, folder / "extra.safetensors")
     save_file({**good, "features.0.bias": torch.zeros(7)}, folder / "shape.safetensors")
@@ -114,6 +216,7 @@ def bad_files(folder: Path) -> dict[str, tuple[type[EdgecnnError], str]]:
         "text.pth": (InputError, "no plain torch state dict"),
         "pickle.pth": (InputError, "weights_only"),
         "list.pth": (InputError, "a list"),
+        "numbers.pth": (InputError, "tensors by name"),
         "lacking.safetensors": (ModelError, "features.0.bias"),
         "extra.safetensors": (ModelError, "'extra'"),
         "shape.safetensors": (ModelError, r"\(7,\)"),

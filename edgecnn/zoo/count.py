@@ -16,7 +16,7 @@ class Size:
 
 
 def size(net: nn.Module, shape: tuple[int, ...]) -> Size:
-    """Counts for one input of `shape` (1, C, H, W). A network on torch's meta device is counted as well, in no time."""
+    """Counts for one input of `shape` (1, C, H, W), also of a network without weights on torch's meta device."""
     total = 0
 
     def count(layer: nn.Module, _: object, output: Tensor) -> None:
@@ -28,11 +28,17 @@ def size(net: nn.Module, shape: tuple[int, ...]) -> Size:
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    training = net.training
+    training, device = net.training, next(net.parameters()).device
+    # on the meta device torch spends most of its time on these, which count for nothing and change no shape
+    idle = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | nn.ReLU)] if device.type == "meta" else []
     try:
+        for layer in idle:
+            layer.forward = lambda input: input  # type: ignore[method-assign]
         with torch.no_grad():
-            net.eval()(torch.zeros(shape, device=next(net.parameters()).device))
+            net.eval()(torch.zeros(shape, device=device))
     finally:
+        for layer in idle:
+            del layer.forward
         net.train(training)
         for hook in hooks:
             hook.remove()

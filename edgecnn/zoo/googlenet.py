@@ -147,7 +147,7 @@ def initialise(net: nn.Module) -> None:
     """Convolutions as He et al. 2015 (arXiv:1502.01852, eq. 10) for ReLU; linear layers normal, σ .01, cut at 2 σ."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         elif isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.01, a=-0.02, b=0.02)
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
