@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -298,6 +298,25 @@ def explain(
     folder = out or bundle / "explain"
     result = look_inside(Bundle.read(bundle), picture, folder, parts)
     _print(as_json, (result, f"{_columns(table(result))}\n{folder / 'explain.html'}"))
+
+
+@app.command()
+def classify(
+    bundle: BundlePath,
+    picture: Annotated[list[Path], typer.Option(metavar="FILE", help="What to name; may be given again.")],
+    method: Annotated[
+        Literal["centre", "ten_crop", "dense"],
+        typer.Option(help="One look; AlexNet's ten crops; VGG's whole picture, with FC layers as convolutions."),
+    ] = "centre",
+    as_json: Json = False,
+) -> None:
+    """Name what a classifier of the zoo sees in pictures."""
+    from edgecnn.bundle import Bundle
+    from edgecnn.classify import classify as name
+
+    rows = name(Bundle.read(bundle), picture, method)
+    lines = [(r["picture"], *(f"{c['name']} {c['probability']:.3f}" for c in r["classes"])) for r in rows]
+    _print(as_json, (rows, _columns(lines)))
 
 
 @app.command()
