@@ -36,6 +36,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "data": (BASE | {"vision"}, {"numpy", "cv2"}),
     "zoo": (BASE | {"vision", "data", "metrics"}, {"numpy", "torch", "safetensors", "cv2"}),
     "slim": (BASE | {"zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
+    "classify": (BASE | {"zoo", "data"}, set()),
     "export": (BASE | {"zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
     "quantize": (BASE | {"data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
     "build": (BASE, {"numpy", "onnx", "tensorrt", "tensorrt_rtx"}),
