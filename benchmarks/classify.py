@@ -5,7 +5,7 @@
 MNIST: five folds of the 5000 digits, each tested by a network that was trained on the other four; no picture is held
 back for validation, and the last epoch counts. GTSRB and CIFAR-10: trained on train/, tested once on test/. What is
 done is kept in `--out`: a run that was stopped goes on after its last epoch, and a finished one is only shown.
-About 20 minutes on two free cores.
+Sized for less than 25 minutes on two free cores, of which CIFAR-10 takes the most.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from edgecnn.bundle import Bundle
 from edgecnn.compile import compile_recipe
 from edgecnn.errors import EdgecnnError, ModelError
 from edgecnn.report import write_report
+from edgecnn.report.svg import curves
 from edgecnn.zoo import read_weights
 from edgecnn.zoo.train import CHECKPOINT, FILE
 
@@ -68,6 +69,12 @@ def test_what_the_stage_leaves(recipe: Path, tmp_path: Path, capsys: pytest.Capt
     first = (out / FILE).read_bytes()
     compile_recipe(recipe, tmp_path / "c", until="train")
     assert (tmp_path / "c" / FILE).read_bytes() == first  # the same seed, the same file
+
+
+def test_a_curve_goes_through_its_figures() -> None:
+    text = curves({"loss": [2.0, 1.0, 0.0]}, "a <title>")
+    assert 'd="M110.0 6.0L405.0 48.0L700.0 90.0"' in text  # from the top of its strip to the bottom, evenly
+    assert "a &lt;title&gt;" in text and text.count("<path") == 1
 
 
 def test_a_run_that_broke_off_is_taken_up(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
