@@ -198,6 +198,14 @@ def apply_cut(net: nn.Module, shape: tuple[int, ...], known: Sequence[Family], c
 
 
 def _graph(net: nn.Module, shape: tuple[int, ...]) -> Any:
+    for name, layer in net.named_modules():
+        own = [key for key, _ in layer.named_parameters(recurse=False)]
+        if own and not isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+            raise ModelError(
+                f"'{name or type(layer).__name__}' has weights of its own ({own[0]}), and is no convolution",
+                wanted="channels of convolutions, batch normalisation and linear layers alone",
+                do="Leave prune and search out of slim.steps for this network",
+            )
     trained = [parameter.requires_grad for parameter in net.parameters()]
     try:
         graph = tp.DependencyGraph().build_dependency(net, torch.zeros(shape))
