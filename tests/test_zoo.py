@@ -268,3 +268,15 @@ def test_loss_is_small_where_the_answer_is_right_and_ignored_cells_are_free() ->
     assert all(float(v) < 1e-2 for v in losses.values())
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.tensor([[0.0, 0.0, 96.0, 64.0]]))
     assert float(detection_loss(raw, obj, cls, [nothing], grid)["obj"]) == 0
+
+
+@pytest.mark.parametrize("arch", [name for name, entry in MODELS.items() if entry.least > 1])
+def test_the_smallest_input_is_the_one_named(arch: str) -> None:
+    least = MODELS[arch].least
+    with pytest.raises(ModelError, match=f"{least} px or more"):
+        zoo.spec_for(ModelSection.model_validate({"arch": arch, "height": least - 1, "width": least}))
+    with torch.device("meta"):
+        net = zoo.build(zoo.spec_for(ModelSection.model_validate({"arch": arch, "height": least, "width": least})))
+        assert net(torch.empty(1, 3, least, least)).shape == (1, 4)
+        with pytest.raises(RuntimeError):
+            net(torch.empty(1, 3, least - 1, least - 1))

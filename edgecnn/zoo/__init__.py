@@ -49,6 +49,8 @@ def spec_for(section: ModelSection) -> ModelSpec:
     height, width = section.height or entry.side, section.width or entry.side
     if entry.family == "lenet" and (height, width) != (32, 32):
         raise ModelError(f"{section.arch} with an input of {width}x{height}", wanted="32x32")
+    if min(height, width) < entry.least:
+        raise ModelError(f"{section.arch} with an input of {width}x{height}", wanted=f"{entry.least} px or more")
     grey = entry.channels == "grey"
     return ModelSpec(
         arch=section.arch or "",
