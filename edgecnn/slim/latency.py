@@ -27,8 +27,8 @@ from edgecnn.bundle import atomic
 from edgecnn.slim.channels import LayerShape, Layout
 
 OPSET = 17
-WARM, LEAST, SECONDS = 2, 7, 0.05  # runs before the count; counted runs at least, and for so long
-QUARTILE = 25  # the time that a quarter of the runs stay under: a neighbour that wakes does not move it
+WARM, LEAST = 2, 10  # runs before the count; counted runs at least
+OF_A_LAYER, OF_A_NETWORK = 0.05, 0.3  # seconds, for which runs are counted at least
 SAVED_EVERY = 20  # new layers
 
 
@@ -72,11 +72,11 @@ def whole(net: nn.Module, shape: tuple[int, ...]) -> float:
         warnings.simplefilter("ignore")  # of the tracing exporter, as in the export stage
         path = Path(folder) / "net.onnx"
         torch.onnx.export(net.eval(), (torch.zeros(shape),), str(path), opset_version=OPSET, dynamo=False)
-        return milliseconds(path.read_bytes())
+        return milliseconds(path.read_bytes(), OF_A_NETWORK)
 
 
-def milliseconds(model: bytes) -> float:
-    """The time of one run, ms: the lower quartile over runs on the same random input."""
+def milliseconds(model: bytes, seconds: float = OF_A_LAYER) -> float:
+    """The shortest run on the same random input, ms: whatever else the machine does only ever adds."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -86,12 +86,12 @@ def milliseconds(model: bytes) -> float:
     for _ in range(WARM):
         session.run(None, feed)
     times: list[int] = []
-    end = time.perf_counter() + SECONDS
+    end = time.perf_counter() + seconds
     while len(times) < LEAST or time.perf_counter() < end:
         start = time.perf_counter_ns()
         session.run(None, feed)
         times.append(time.perf_counter_ns() - start)
-    return float(np.percentile(times, QUARTILE)) / 1e6
+    return min(times) / 1e6
 
 
 def _one_layer(layer: LayerShape) -> bytes:
