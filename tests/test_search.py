@@ -18,6 +18,8 @@ from edgecnn.bundle import ModelSpec
 from edgecnn.compile import compile_recipe
 from edgecnn.errors import ModelError, RecipeError
 from edgecnn.recipe import DataSection, FinetuneStep, ModelSection, Recipe, SearchStep
+from edgecnn.report import write_report
+from edgecnn.report.svg import scatter
 from edgecnn.slim.channels import LayerShape, after, apply_cut, families, layout
 from edgecnn.slim.latency import LatencyTable, whole
 from edgecnn.slim.prune import importance, keep
@@ -234,6 +236,13 @@ def test_a_whole_network_is_timed() -> None:
     assert 0 < whole(net, (1, 3, 16, 16)) < 100
 
 
+def test_the_report_plots_what_was_compared() -> None:
+    svg = scatter({"greedy": [(1.0, 3.0), (2.0, 1.5)], "uniform": [(2.0, 4.0)]}, "ms", "loss", "Cuts")
+    # axes 0 to 2 and 0 to 4: the last point is at the right and at the top
+    assert svg.count("<circle") == 3 and '<circle class="s1" cx="700.0" cy="20.0"' in svg
+    assert '<circle class="s0" cx="380.0" cy="80.0"' in svg and "uniform: ms 2, loss 4" in svg
+
+
 @pytest.mark.parametrize("targets", [{}, {"macs": 0.5, "latency": 1.0}])
 def test_one_target_is_needed(targets: dict[str, float]) -> None:
     recipe = Recipe(name="x", model=ModelSection(arch="lenet5"))
@@ -265,3 +274,5 @@ def test_a_recipe_slims_to_a_target(tmp_path: Path, pictures: DataSection, quick
     facts = done.bundle.stages["slim"].facts
     assert facts["after"]["macs"] <= 0.6 * facts["before"]["macs"] and (tmp_path / "b" / STATE).is_file()
     assert facts["search"]["points"]["uniform"]
+    page = write_report(done.bundle, tmp_path / "report.html").read_text("utf-8")
+    assert "Where to cut" in page and page.count("<circle") == sum(map(len, facts["search"]["points"].values()))

@@ -11,7 +11,7 @@ from edgecnn import __version__
 from edgecnn.bundle import Bundle
 from edgecnn.report.runs import Run
 from edgecnn.report.style import CSS
-from edgecnn.report.svg import bars, curves
+from edgecnn.report.svg import bars, curves, scatter
 
 STAGE_WORDS = {
     "train": "Train",
@@ -42,6 +42,7 @@ def page(bundle: Bundle, runs: Sequence[Run], bench: Json, check: Json, inside: 
         _check(check),
         inside,
         _learning(bundle),
+        _search(bundle),
         _stages(bundle),
         *(_facts(name, record.facts) for name, record in bundle.stages.items()),
         _versions(bundle),
@@ -217,6 +218,18 @@ def _learning(bundle: Bundle) -> str:
             f" {facts['figure']} is on the validation pictures; the weights are those of epoch {facts['best_epoch']}."
         )
     return _section("Learning curves", f"{curves(rows, 'Learning curves')}<p>{escape(words)}</p>")
+
+
+def _search(bundle: Bundle) -> str:
+    """Price and loss of the cuts that a search compared."""
+    found = bundle.stages["slim"].facts.get("search") if "slim" in bundle.stages else None
+    if not found:
+        return ""
+    rows = {name: [(point["price"], point["loss"]) for point in row] for name, row in found["points"].items()}
+    plot = scatter(rows, found["unit"], "loss", "Cuts: price and loss")
+    words = "Loss on the pictures at hand before fine-tuning, over the price that the layers add up to"
+    legend = _legend([(f"s{i}", name) for i, name in enumerate(rows)])
+    return _section("Where to cut", f"{plot}{legend}<p>{escape(words)} ({escape(found['machine'])}).</p>")
 
 
 def _facts(stage: str, facts: Json) -> str:

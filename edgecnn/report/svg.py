@@ -103,6 +103,27 @@ def curves(rows: Mapping[str, Sequence[float]], title: str) -> str:
     return _svg(top + 8, body, title)
 
 
+def scatter(rows: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, title: str) -> str:
+    """Points (x, y) of several kinds, colours s0, s1, ... in the order of the rows; both axes begin at 0."""
+    left, right, height = 60.0, 20.0, 260.0
+    points = [point for row in rows.values() for point in row]
+    xs, ys = (ticks(max((point[axis] for point in points), default=0.0)) for axis in (0, 1))
+    wide = (WIDTH - left - right) / xs[-1]
+    high = (height - 20) / ys[-1]
+    body = []
+    for mark in ys:
+        y = height - mark * high
+        body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 8, y + 4, f"{mark:g}", "axis", "end")]
+    body += [_text(left + mark * wide, height + 16, f"{mark:g}", "axis", "middle") for mark in xs]
+    body += [_text(left, 12, up, "axis"), _text(WIDTH - right, height + 32, across, "axis", "end")]
+    for kind, (name, row) in enumerate(rows.items()):
+        for x, y in row:
+            place = f'cx="{left + x * wide:.1f}" cy="{height - y * high:.1f}"'
+            tip = escape(f"{name}: {across} {x:.4g}, {up} {y:.4g}")
+            body.append(f'<circle class="s{kind}" {place} r="5"><title>{tip}</title></circle>')
+    return _svg(height + 38, body, title)
+
+
 class Timeline:
     """Strips under one another that share the time axis: spans, marks, a curve. `svg` puts them together."""
 
