@@ -1,8 +1,10 @@
 """How long layers take here: FP32 in onnxruntime, one picture, one thread of this CPU.
 
-Each distinct layer is timed alone, once, and remembered on disk by its shape, the CPU and onnxruntime's version. A
-network's time is close to, but not, the sum of its layers': what lies between them costs, and layouts carry over. So
-the sum is scaled by one measured whole network, and what a search finds is measured whole.
+Each distinct layer is timed alone, once, and remembered on disk by its shape, the CPU and onnxruntime's version. Caches
+are emptied before each run, as a board's other work empties them between two pictures: a layer alone would otherwise
+find its weights there, which in its network have to be fetched. A network's time is near the sum of its layers', but
+not it: what lies between them costs, and layouts carry over. So the sum is scaled by one measured whole network, and
+what a search finds is measured whole.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from edgecnn.bundle import atomic
 from edgecnn.slim.channels import LayerShape, Layout
 
 OPSET = 17
-WARM, LEAST = 2, 10  # runs before the count; counted runs at least
-OF_A_LAYER, OF_A_NETWORK = 0.05, 0.3  # seconds, for which runs are counted at least
+WARM, OF_A_LAYER, OF_A_NETWORK = 2, 10, 30  # runs: before the count, and counted
+EMPTY = LayerShape(8, 8)  # costs what any call costs: taken off every other layer's time
+SCRUBBED = 64 << 20  # bytes written between runs, so that no weights are left in the caches
 SAVED_EVERY = 20  # new layers
 
 
@@ -49,6 +52,9 @@ class LatencyTable:
         self._new = 0
 
     def __call__(self, layer: LayerShape) -> float:
+        return max(0.0, self._alone(layer) - self._alone(EMPTY))
+
+    def _alone(self, layer: LayerShape) -> float:
         key = json.dumps(astuple(layer))
         if key not in self._known:
             self._known[key] = milliseconds(_one_layer(layer))
@@ -75,23 +81,22 @@ def whole(net: nn.Module, shape: tuple[int, ...]) -> float:
         return milliseconds(path.read_bytes(), OF_A_NETWORK)
 
 
-def milliseconds(model: bytes, seconds: float = OF_A_LAYER) -> float:
-    """The shortest run on the same random input, ms: whatever else the machine does only ever adds."""
+def milliseconds(model: bytes, runs: int = OF_A_LAYER) -> float:
+    """The shortest run with empty caches, ms: whatever else the machine does only ever adds."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     feed: Mapping[str, object] = {entry.name: np.random.default_rng(0).standard_normal(entry.shape).astype(np.float32)}
-    for _ in range(WARM):
-        session.run(None, feed)
+    scrub = np.zeros(SCRUBBED, np.uint8)
     times: list[int] = []
-    end = time.perf_counter() + seconds
-    while len(times) < LEAST or time.perf_counter() < end:
+    for run in range(WARM + runs):
+        scrub.fill(run)
         start = time.perf_counter_ns()
         session.run(None, feed)
         times.append(time.perf_counter_ns() - start)
-    return min(times) / 1e6
+    return min(times[WARM:]) / 1e6
 
 
 def _one_layer(layer: LayerShape) -> bytes:

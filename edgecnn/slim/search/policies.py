@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TypeAlias
 
 from edgecnn.errors import ModelError
-from edgecnn.progress import bar
+from edgecnn.progress import bar, tracked
 from edgecnn.slim.channels import Family
 from edgecnn.slim.prune import keep
 from edgecnn.slim.search.problem import LEVELS, Problem
@@ -86,17 +86,19 @@ def evolutionary(problem: Problem, most: float) -> dict[str, int]:
 
 def sensitivity(problem: Problem) -> Rises:
     """Of each family, (share that stays, rise of the loss) when it alone is cut, the deepest cut first."""
+    kept = {
+        f.root: sorted({keep(f.size, f.size * left // LEVELS, problem.round_to) for left in SENSED} - {f.size})
+        for f in problem.families
+    }
+    cuts: list[dict[str, int]] = [{}, *({root: n} for root, levels in kept.items() for n in levels)]
+    if unknown := [cut for cut in cuts if not problem.knows(cut)]:
+        for cut in tracked(unknown, "sensitivity", len(unknown)):
+            problem.loss(cut)
     whole = problem.loss({})
-    rises = {}
-    with bar("sensitivity", len(problem.families)) as advance:
-        for family in problem.families:
-            kept = {keep(family.size, family.size * left // LEVELS, problem.round_to) for left in SENSED} - {
-                family.size
-            }
-            rows = [(n / family.size, max(0.0, problem.loss({family.root: n}) - whole)) for n in sorted(kept)]
-            rises[family.root] = [*rows, (1.0, 0.0)]
-            advance(1)
-    return rises
+    return {
+        f.root: [*((n / f.size, max(0.0, problem.loss({f.root: n}) - whole)) for n in kept[f.root]), (1.0, 0.0)]
+        for f in problem.families
+    }
 
 
 def _at(rows: list[tuple[float, float]], share: float) -> float:

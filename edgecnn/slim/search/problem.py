@@ -93,9 +93,15 @@ class Problem:
 
     def loss(self, cut: Cut) -> float:
         """Mean loss over the pictures after a cut."""
+        return self.memo.get(self._name(cut), lambda: self._loss(self.network(cut)))
+
+    def knows(self, cut: Cut) -> bool:
+        """Whether the loss after this cut was found before."""
+        return self._name(cut) in self.memo.values
+
+    def _name(self, cut: Cut) -> str:
         whole = {family.root: family.size for family in self.families}
-        named = {root: n for root, n in sorted(cut.items()) if n < whole[root]}
-        return self.memo.get("loss " + json.dumps(named), lambda: self._loss(self.network(named)))
+        return "loss " + json.dumps({root: n for root, n in sorted(cut.items()) if n < whole[root]})
 
     def _loss(self, net: nn.Module) -> float:
         total = 0.0
