@@ -52,14 +52,16 @@ def flat(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("arch", ["roadnet", "resnet18"])
+SLOW = [pytest.param("roadnet", criterion, marks=pytest.mark.slow) for criterion in CRITERIA[1:]]
+
+
+@pytest.mark.parametrize(("arch", "criterion"), [("roadnet", "taylor"), *(("resnet18", c) for c in CRITERIA), *SLOW])
 def test_the_share_is_gone_in_eights_and_the_file_describes_itself(
     arch: str, criterion: str, pictures: DataSection, tmp_path: Path
 ) -> None:
     net, spec = made(arch)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    data = DataSection(kind="sim", seed=1, pictures=2) if arch == "roadnet" else pictures
+    data = DataSection(kind="sim", seed=1, pictures=1) if arch == "roadnet" else pictures
     step = PruneStep.model_validate({"macs": 0.4, "criterion": criterion, "data": data, "between": {"batch": 4}})
     slim, described, line = pruned(net, spec, step, net)
     full, left = size(net, spec.input.shape), size(slim, spec.input.shape)
@@ -79,8 +81,9 @@ def test_the_share_is_gone_in_eights_and_the_file_describes_itself(
     assert all(torch.equal(a, b) for a, b in zip(flat(slim(x)), flat(again(x)), strict=True))
 
 
-@pytest.mark.parametrize("scope", ["global", "uniform"])
-@pytest.mark.parametrize(("arch", "side"), [("resnet18", 32), ("googlenet", 64), ("roadnet", 64)])
+@pytest.mark.parametrize(
+    ("arch", "side", "scope"), [("resnet18", 32, "global"), ("googlenet", 64, "uniform"), ("roadnet", 64, "global")]
+)
 def test_a_cut_keeps_the_weights_of_what_stays(arch: str, side: int, scope: str) -> None:
     """Oracle: the same network with what goes set to zero. Through sums, concatenations and depthwise layers."""
     net, spec = made(arch, side)
@@ -200,22 +203,23 @@ def test_fisher_is_the_mean_of_squared_gradients_of_single_pictures(pictures: Da
     assert came is not None and torch.allclose(came, wanted, rtol=1e-3, atol=1e-7)
 
 
-def test_taylor_is_the_librarys_own_pruner_to_the_bit() -> None:
-    net, spec = made("roadnet")
+def test_global_taylor_is_the_librarys_own_pruner() -> None:
+    """The same widths, where rounding leaves every family something: the library passes over one it would empty."""
+    net, spec = made("resnet18", 32)
     torch.stack([y.square().sum() for y in flat(net(torch.rand(spec.input.shape)))]).sum().backward()
     shape = spec.input.shape
-    known = families(net, shape, importance("taylor"))
-    mine = read_widths(apply_cut(net, shape, known, cut_by_ratio(known, 0.2, PruneStep(channels=0.2))))
+    full, known = read_widths(net), families(net, shape, importance("taylor"))
+    mine = read_widths(apply_cut(net, shape, known, cut_by_ratio(known, 0.3, PruneStep(channels=0.3))))
     tp.pruner.BasePruner(
         net,
         torch.zeros(shape),
         importance=tp.importance.GroupTaylorImportance(),
         global_pruning=True,
-        pruning_ratio=0.2,
+        pruning_ratio=0.3,
         round_to=8,
         ignored_layers=outputs(net),
     ).step()
-    assert mine == read_widths(net)
+    assert mine == read_widths(net) != full
 
 
 def test_a_share_of_the_channels_uniformly() -> None:
