@@ -108,18 +108,24 @@ def main() -> None:
                 step = SearchStep(latency=target, data=judge, tune=tune, seed=seed).model_copy(
                     update={"policy": policy}
                 )
-                slim, described, line = searched(net, spec, step, net, spec, args.out / f"seed{seed}")
+                try:
+                    slim, described, line = searched(net, spec, step, net, spec, args.out / f"seed{seed}")
+                except ModelError as error:  # the ranking may not reach what the others do
+                    note(f"seed {seed}, {policy}: {error}")
+                    continue
                 note(f"seed {seed}: {line}")
                 done[policy] = figures(slim, described, seen) | {"seconds": time.perf_counter() - start}
             with atomic(file) as temporary:
                 temporary.write_text(json.dumps({"key": key, "rows": done}, indent=1))
         for name in ("before", *args.policies):
-            rows.setdefault(name, []).append(done[name])
+            if name in done:
+                rows.setdefault(name, []).append(done[name])
     print(f"{args.arch}, {args.side}x{args.side}, {args.data.name}, {args.seeds} seeds: mean (lowest to highest)\n")
-    print("| cut | latency, ms | multiply-adds, M | top-1, % | search and fine-tuning, s |\n|---|---|---|---|---|")
+    print("| cut | seeds | latency, ms | multiply-adds, M | top-1, % | search and fine-tuning, s |")
+    print("|---" * 6 + "|")
     for name, runs in rows.items():
         cells = [spread([run[k] * by for run in runs], form) for k, by, form in COLUMNS]
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
 
 
 COLUMNS = (("ms", 1.0, ".2f"), ("macs", 1e-6, ".1f"), ("top1", 100.0, ".1f"), ("seconds", 1.0, ".0f"))
