@@ -17,6 +17,7 @@ from edgecnn.bundle import ModelSpec
 from edgecnn.errors import ModelError
 from edgecnn.recipe import DataSection, LowRankStep, ModelSection, PruneStep, TrainSection
 from edgecnn.slim.channels import apply_cut, families, layout, outputs
+from edgecnn.slim.gap import with_gap
 from edgecnn.slim.lowrank import low_ranked
 from edgecnn.slim.prune import cut_by_ratio, cut_to_macs, fisher, importance, pruned, weigh
 from edgecnn.zoo.count import size
@@ -288,3 +289,9 @@ def test_every_family_of_the_zoo(arch: str, side: int) -> None:
     again.load_state_dict(slim.state_dict())
     x = torch.randn(spec.input.shape)
     assert torch.equal(again(x), slim(x))
+
+
+def test_a_network_without_fully_connected_layers_is_cut_too() -> None:
+    spec = zoo.spec_for(ModelSection(arch="lenet5"))
+    net, spec, _ = with_gap(zoo.build(spec), spec)
+    assert [f.root for f in families(net, spec.input.shape, importance("magnitude"))] == ["features.0", "features.3"]

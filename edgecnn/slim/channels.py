@@ -208,7 +208,8 @@ def _graph(net: nn.Module, shape: tuple[int, ...]) -> Any:
             )
     trained = [parameter.requires_grad for parameter in net.parameters()]
     try:
-        graph = tp.DependencyGraph().build_dependency(net, torch.zeros(shape))
+        # a tuple: of a bare tensor the library would try its single pictures first
+        graph = tp.DependencyGraph().build_dependency(net, (torch.zeros(shape),))
     except Exception as error:  # the library has no errors of its own
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         raise ModelError(
