@@ -16,8 +16,10 @@ from edgecnn.errors import EdgecnnError, InputError, ModelError
 from edgecnn.export import take_in, write
 from edgecnn.recipe import ModelSection
 
+LARGE = {name for name, entry in zoo.MODELS.items() if entry.parameters > 30_000_000 or name in ("zfnet", "vgg16c")}
 
-@pytest.mark.parametrize("arch", zoo.NAMES)
+
+@pytest.mark.parametrize("arch", [pytest.param(n, marks=[pytest.mark.slow] if n in LARGE else []) for n in zoo.NAMES])
 def test_onnx_answers_as_torch_does(arch: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = zoo.spec_for(ModelSection(arch=arch))

@@ -31,6 +31,7 @@ from edgecnn.slim.channels import LayerShape, Layout
 OPSET = 17
 WARM, OF_A_LAYER, OF_A_NETWORK = 2, 10, 30  # runs: before the count, and counted
 EMPTY = LayerShape(8, 8)  # costs what any call costs: taken off every other layer's time
+LEAST = 1e-3  # ms: no layer is free, though it may be lost in the noise
 SCRUBBED = 64 << 20  # bytes written between runs, so that no weights are left in the caches
 SAVED_EVERY = 20  # new layers
 
@@ -52,7 +53,7 @@ class LatencyTable:
         self._new = 0
 
     def __call__(self, layer: LayerShape) -> float:
-        return max(0.0, self._alone(layer) - self._alone(EMPTY))
+        return max(LEAST, self._alone(layer) - self._alone(EMPTY))
 
     def _alone(self, layer: LayerShape) -> float:
         key = json.dumps(astuple(layer))
