@@ -232,7 +232,7 @@ class SlimSection(Section):
     """Steps in the order in which they are applied."""
 
     steps: Annotated[tuple[SlimStep, ...], Field(min_length=1)]
-    check: DataSection = DataSection(seed=9000, pictures=64)  # accuracy before and after
+    check: DataSection | None = None  # accuracy before and after; None: the data of the recipe's own `check`
 
 
 class ExportSection(Section):
@@ -301,7 +301,9 @@ class Recipe(Section):
                 } | own
             elif step.finetune is not None:
                 own.setdefault("tune", step.finetune)
-        own.setdefault("tune", FinetuneStep(data=self.train.data))
+        # without fine-tuning in the recipe: a quarter of its training, at a quarter of the rate
+        train = dict(self.train)
+        own.setdefault("tune", FinetuneStep(**train | {"epochs": -(-self.train.epochs // 4), "lr": self.train.lr / 4}))
         try:
             found = SearchStep(**{**own, **{k: v for k, v in target.items() if v is not None}})
         except ValidationError as error:

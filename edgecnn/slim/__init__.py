@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import RecipeError
 from edgecnn.progress import note
-from edgecnn.recipe import Recipe, SlimStep
+from edgecnn.recipe import DataSection, Recipe, SlimStep
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,12 @@ FILE = "slim.safetensors"
 def settings(recipe: Recipe) -> dict[str, Any]:
     if recipe.slim is None:
         raise RecipeError("the recipe has no `slim:` section", do="Add one, e.g. slim: {steps: [{prune: {macs: 0.3}}]}")
-    return recipe.slim.model_dump(mode="json")
+    return {**recipe.slim.model_dump(mode="json"), "check": _checked_on(recipe).model_dump(mode="json")}
+
+
+def _checked_on(recipe: Recipe) -> DataSection:
+    assert recipe.slim is not None
+    return recipe.slim.check or recipe.check.data
 
 
 def apply(
@@ -101,7 +106,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     rows: dict[str, dict[str, float]] = {}
     for name, model, its in (("before", before, full), ("after", net, spec)):
         counted = size(model, its.input.shape)
-        seen = Batchable.read(its, section.check, "pictures to check on")
+        seen = Batchable.read(its, _checked_on(recipe), "pictures to check on")
         rows[name] = {
             "parameters": counted.parameters,
             "macs": counted.macs,
