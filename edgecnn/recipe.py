@@ -282,6 +282,17 @@ class Recipe(Section):
     run: RunSection = RunSection()
     check: CheckSection = CheckSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _data(cls, raw: Any) -> Any:
+        """Where a recipe names pictures to train on and no others, slimming, export and quantisation take those too."""
+        match raw:
+            case {"train": {"data": dict() as data}}:
+                few = {**data, "pictures": min(64, data.get("pictures", 64))}
+                sections = ("slim", "export", "quantize") if "slim" in raw else ("export", "quantize")
+                return raw | {key: _with_data(key, raw.get(key, {}), data, few) for key in sections}
+        return raw
+
     def searching(self, **target: Any) -> Recipe:
         """The same with a search to this target (keys of SearchStep) in place of its prune, search and finetune steps.
 
@@ -312,6 +323,29 @@ class Recipe(Section):
         section = self.slim or SlimSection(steps=(SlimStep(search=found),))
         changed = section.model_copy(update={"steps": (*kept, SlimStep(search=found))})
         return self.model_copy(update={"slim": changed})
+
+
+def _with_data(key: str, section: Any, data: dict[str, Any], few: dict[str, Any]) -> Any:
+    """A raw section, or what else stands in its place, with the data that it does not name."""
+    match key, section:
+        case "export", dict():
+            return {"compare": {**few, "pictures": 4}} | section
+        case "quantize", dict() if "calibration" not in section:
+            return {"data": few} | section
+        case "slim", {"steps": list() as steps}:
+            return section | {"steps": [_step_with_data(step, data, few) for step in steps]}
+    return section
+
+
+def _step_with_data(step: Any, data: dict[str, Any], few: dict[str, Any]) -> Any:
+    match step:
+        case {"finetune": dict() as own}:
+            return {**step, "finetune": {"data": data} | own}
+        case {"prune": dict() as own}:
+            return {**step, "prune": {"data": few} | own}
+        case {"search": dict() as own}:
+            return {**step, "search": {"data": few, **own, "tune": {"data": data} | own.get("tune", {})}}
+    return step
 
 
 def load(path: Path | str) -> Recipe:

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from edgecnn.errors import InputError, RecipeError
-from edgecnn.recipe import Arch, ModelSection, load
+from edgecnn.recipe import Arch, DataSection, ModelSection, load
 from edgecnn.zoo import NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,3 +107,23 @@ def test_imagenet_stands_for_its_thousand_classes() -> None:
     assert len(set(classes)) == 1000
     # known rows of public checkpoints: the first, goldfish, tabby, sports car, the last
     assert [classes[i] for i in (0, 1, 281, 817, 999)] == ["tench", "goldfish", "tabby", "sports car", "toilet tissue"]
+
+
+def test_pictures_to_train_on_serve_where_no_others_are_named(tmp_path: Path) -> None:
+    text = (
+        GOOD
+        + """
+train: {data: {kind: sim_crops, seed: 5, pictures: 300}}
+slim: {steps: [{prune: {macs: 0.3}}, {finetune: {epochs: 1}}, {finetune: {data: {kind: sim, seed: 9}}}]}
+quantize: {data: {kind: sim, seed: 8}}
+"""
+    )
+    recipe = load(written(tmp_path, text))
+    assert recipe.slim is not None and recipe.slim.steps[0].prune is not None
+    first, second = recipe.slim.steps[1].finetune, recipe.slim.steps[2].finetune
+    assert first is not None and second is not None
+    assert recipe.slim.steps[0].prune.data == DataSection(kind="sim_crops", seed=5, pictures=64)
+    assert first.data == recipe.train.data and second.data == DataSection(kind="sim", seed=9)
+    assert recipe.export.compare == DataSection(kind="sim_crops", seed=5, pictures=4)
+    assert recipe.quantize.data == DataSection(kind="sim", seed=8)
+    assert load(written(tmp_path, GOOD)).quantize.data == DataSection(seed=9200, pictures=64)

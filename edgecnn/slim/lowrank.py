@@ -39,9 +39,8 @@ def low_rank_layers(layer: Layer, rank: float, round_to: int) -> tuple[LayerSpec
     inputs, outputs = (groups * rounded(n // groups, rank, to) for n in (own.inputs, own.outputs))
     if isinstance(layer, nn.Linear):
         inner = min(inputs, outputs)
-        return LayerSpec("linear", own.inputs, inner, bias=False), LayerSpec(
-            "linear", inner, own.outputs, bias=own.bias
-        )
+        # with a bias, 0 at first: without one it would be exported as MatMul, which quantisation leaves float
+        return LayerSpec("linear", own.inputs, inner), LayerSpec("linear", inner, own.outputs, bias=own.bias)
     if own.kernel == (1, 1):
         inner = min(inputs, outputs)
         return describe(layer, outputs=inner, bias=False), describe(layer, inputs=inner, **POINT)
