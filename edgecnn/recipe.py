@@ -6,6 +6,7 @@ Each stage gets one frozen section. An unknown key is an error that names the ne
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -385,6 +386,10 @@ def _explain(path: Path, error: ValidationError) -> str:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         return f"{path}: unknown key '{place}'; {hint}"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "literal_error":
+        known = re.findall(r"'([^']*)'", first["ctx"]["expected"])
+        near = difflib.get_close_matches(str(first["input"]), known, 1)
+        message = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
     if first["type"] == "missing":
         return f"{path}: key '{place}' is missing"
     came = "" if isinstance(first["input"], dict) else f" (came: {first['input']!r})"

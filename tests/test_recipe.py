@@ -40,7 +40,7 @@ def written(folder: Path, text: str) -> Path:
         (GOOD + "quantize: {bins: 128}\n", ["key 'quantize.bins'", "2048", "came: 128"]),
         (GOOD + "train: {data: {kind: coco}}\n", ["key 'train.data'", "needs a path"]),
         (GOOD + "train: {data: {kind: sim, path: x}}\n", ["key 'train.data'", "takes no path"]),
-        ("name: tiny\nmodel: {arch: alexnett}\n", ["key 'model.arch'", "came: 'alexnett'"]),
+        ("name: tiny\nmodel: {arch: alexnett}\n", ["key 'model.arch'", "did you mean 'alexnet'?", "came: 'alexnett'"]),
         ("name: tiny\nmodel: {arch: lenet5, onnx: a.onnx}\n", ["either `arch`", "or `onnx`"]),
         ("name: tiny\nmodel: {onnx: a.onnx}\n", ["`onnx` needs `decode`"]),
         ("name: tiny\n", ["key 'model' is missing"]),
