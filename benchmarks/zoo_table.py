@@ -1,7 +1,7 @@
 """Every zoo model through the whole line, as a table in Markdown: `python benchmarks/zoo_table.py --out docs/zoo.md`.
 
 Each recipe of recipes/zoo is compiled into a scratch folder, timed on one CPU thread (FP32 and INT8 in turns, medians),
-and its files are deleted again. Rows are kept beside the table, so that an interrupted run goes on where it was.
+and its files are deleted again. Rows are kept in out/zoo.json, so that an interrupted run goes on where it was.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(MODELS), help="names of zoo models; none: all")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/zoo.md")
     args = parser.parse_args()
-    kept = args.out.with_suffix(".json")
+    kept = ROOT / "out/zoo.json"
+    kept.parent.mkdir(exist_ok=True)
     rows: dict[str, dict[str, Any]] = json.loads(kept.read_text()) if kept.is_file() else {}
     for name in args.models:
         if name in rows:
