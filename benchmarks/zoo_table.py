@@ -41,8 +41,8 @@ COLUMNS = {
 }
 HEAD = """# The zoo
 
-Made by `make zoo-table` on {cpu}: each row is a recipe of `recipes/zoo`, compiled from nothing. They have four classes,
-so the last layer is smaller than the published one; `edgecnn zoo` counts with the published number of classes.
+Made by `make zoo-table` on {cpu}: each row is a recipe of `recipes/zoo`, compiled from nothing; {rows} of {all}
+networks so far. They have four classes, so the last layer is smaller than the published one; `edgecnn zoo` counts with the published number of classes.
 
 - *engine*: INT8 kernels of those meant to be, by TensorRT-RTX's build log: evidence of the graph, not Jetson speed.
 - *ONNX − torch*: largest difference of the outputs, relative to their range.
@@ -112,7 +112,11 @@ def main() -> None:
 def page(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
     lines += ["| " + " | ".join(text.format(**r) for text in COLUMNS.values()) + " |" for r in rows]
-    return HEAD.format(cpu=f"{os.cpu_count()} cores of {cpu()[0]}", runs=RUNS) + "\n".join(lines) + "\n"
+    return (
+        HEAD.format(cpu=f"{os.cpu_count()} cores of {cpu()[0]}", runs=RUNS, rows=len(rows), all=len(MODELS))
+        + "\n".join(lines)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":
