@@ -42,7 +42,8 @@ COLUMNS = {
 HEAD = """# The zoo
 
 Made by `make zoo-table` on {cpu}: each row is a recipe of `recipes/zoo`, compiled from nothing; {rows} of {all}
-networks so far. They have four classes, so the last layer is smaller than the published one; `edgecnn zoo` counts with the published number of classes.
+networks so far. They have four classes, so the last layer is smaller than the published one; `edgecnn zoo` counts with
+the published number of classes.
 
 - *engine*: INT8 kernels of those meant to be, by TensorRT-RTX's build log: evidence of the graph, not Jetson speed.
 - *ONNX − torch*: largest difference of the outputs, relative to their range.
