@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import yaml
+from zoo_table import in_turns
 
 from edgecnn.backends import Backend, open_backend
 from edgecnn.bundle import Bundle
@@ -54,18 +54,12 @@ def main() -> None:
             }
             model = bundles["whole"].require_model()
             feed = {model.input.name: np.random.default_rng(0).normal(0, 1, model.input.shape).astype(np.float32)}
-            taken: dict[str, list[float]] = {lane: [] for lane in lanes}
-            for run in range(RUNS + 2):
-                for lane, backend in lanes.items():
-                    started = time.perf_counter()
-                    backend(feed)
-                    if run >= 2:
-                        taken[lane].append(time.perf_counter() - started)
+            taken = in_turns(lanes, feed, RUNS)
         base = taken["fp32 whole"]
         gain = {lane: statistics.median(b / t for b, t in zip(base, taken[lane], strict=True)) for lane in lanes}
         fewer = facts["before"]["macs"] / facts["after"]["macs"]
         print(
-            f"| {name} ({1e3 * statistics.median(base):.0f} ms) | ÷{fewer:.2f} | {gain['fp32 half']:.2f}× "
+            f"| {name} ({statistics.median(base):.0f} ms) | ÷{fewer:.2f} | {gain['fp32 half']:.2f}× "
             f"| {gain['int8 whole']:.2f}× | {gain['int8 half']:.2f}× | {gain['fp32 half'] / fewer:.0%} |",
             flush=True,
         )

@@ -12,12 +12,13 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecnn.backends import open_backend
+from edgecnn.backends import Backend, open_backend
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.compile import compile_recipe
 from edgecnn.doctor import cpu
@@ -75,16 +76,22 @@ def times(bundle: Bundle) -> dict[str, float]:
     model = bundle.require_model()
     feed = {model.input.name: np.random.default_rng(0).normal(0, 1, model.input.shape).astype(np.float32)}
     lanes = {name: open_backend(bundle, name, threads=1) for name in ("fp32", "int8")}
+    taken = in_turns(lanes, feed, RUNS)
+    ratios = [a / b for a, b in zip(taken["fp32"], taken["int8"], strict=True)]
+    medians = {f"{name}_ms": statistics.median(values) for name, values in taken.items()}
+    return {**medians, "ratio": statistics.median(ratios)}
+
+
+def in_turns(lanes: Mapping[str, Backend], feed: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
+    """Milliseconds of each lane's runs. All take turns, after two rounds that don't count."""
     taken: dict[str, list[float]] = {name: [] for name in lanes}
-    for run in range(RUNS + 2):
+    for run in range(runs + 2):
         for name, backend in lanes.items():
             started = time.perf_counter()
             backend(feed)
             if run >= 2:
                 taken[name].append(1e3 * (time.perf_counter() - started))
-    ratios = [a / b for a, b in zip(taken["fp32"], taken["int8"], strict=True)]
-    medians = {f"{name}_ms": statistics.median(values) for name, values in taken.items()}
-    return {**medians, "ratio": statistics.median(ratios)}
+    return taken
 
 
 def main() -> None:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+
+from edgecnn.recipe import DataSection
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +17,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the optional data folder ../shared/data is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def dark_and_light(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], DataSection]:
+    """So many pictures a class, noise around 60 and around 190, in a folder a class."""
+
+    def drawn(each: int) -> DataSection:
+        folder, rng = tmp_path_factory.mktemp("classes"), np.random.default_rng(0)
+        for name, level in (("dark", 60), ("light", 190)):
+            (folder / name).mkdir()
+            for i in range(each):
+                noise = rng.normal(level, 20, (32, 32, 3)).clip(0, 255)
+                cv2.imwrite(str(folder / name / f"{i}.png"), noise.astype(np.uint8))
+        return DataSection(kind="classes", path=folder, pictures=2 * each)
+
+    return drawn

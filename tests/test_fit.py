@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -30,15 +31,8 @@ CLASSES = ("dark", "light")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    """Noise around 60 and around 190, in a folder a class."""
-    folder, rng = tmp_path_factory.mktemp("classes"), np.random.default_rng(0)
-    for name, level in zip(CLASSES, (60, 190), strict=True):
-        (folder / name).mkdir()
-        for i in range(16):
-            noise = rng.normal(level, 20, (32, 32, 3)).clip(0, 255)
-            cv2.imwrite(str(folder / name / f"{i}.png"), noise.astype(np.uint8))
-    return DataSection(kind="classes", path=folder, pictures=32)
+def pictures(dark_and_light: Callable[[int], DataSection]) -> DataSection:
+    return dark_and_light(16)
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -33,14 +32,8 @@ CLASSES = ("dark", "light")
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> DataSection:
-    folder, rng = tmp_path_factory.mktemp("classes"), np.random.default_rng(0)
-    for name, level in zip(CLASSES, (60, 190), strict=True):
-        (folder / name).mkdir()
-        for i in range(8):
-            noise = rng.normal(level, 20, (32, 32, 3)).clip(0, 255)
-            cv2.imwrite(str(folder / name / f"{i}.png"), noise.astype(np.uint8))
-    return DataSection(kind="classes", path=folder, pictures=16)
+def pictures(dark_and_light: Callable[[int], DataSection]) -> DataSection:
+    return dark_and_light(8)
 
 
 @pytest.fixture(scope="module")

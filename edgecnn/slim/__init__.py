@@ -104,9 +104,11 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     zoo.save_weights(bundle.path / FILE, net, spec)
 
     rows: dict[str, dict[str, float]] = {}
+    seen = Batchable.read(full, _checked_on(recipe), "pictures to check on")
     for name, model, its in (("before", before, full), ("after", net, spec)):
         counted = size(model, its.input.shape)
-        seen = Batchable.read(its, _checked_on(recipe), "pictures to check on")
+        if (its.input, its.classes) != (full.input, full.classes):  # after a `classes` step, other pictures
+            seen = Batchable.read(its, _checked_on(recipe), "pictures to check on")
         rows[name] = {
             "parameters": counted.parameters,
             "macs": counted.macs,

@@ -16,6 +16,7 @@ import torch_pruning as tp  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from edgecnn.errors import ModelError
+from edgecnn.zoo.count import watch
 from edgecnn.zoo.roadnet import Head
 
 Importance: TypeAlias = Callable[[Any], "Tensor | None"]  # a group of the library -> score of each of its channels
@@ -135,35 +136,23 @@ def layout(net: nn.Module, shape: tuple[int, ...]) -> dict[str, LayerShape]:
     """The shape of every convolution and linear layer for one input of `shape`."""
     found: dict[str, LayerShape] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
-            if isinstance(layer, nn.Linear):
-                found[name] = LayerShape(layer.in_features, layer.out_features)
-                return
-            assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
-            found[name] = LayerShape(
-                layer.in_channels,
-                layer.out_channels,
-                (layer.kernel_size[0], layer.kernel_size[1]),
-                (layer.stride[0], layer.stride[1]),
-                (layer.padding[0], layer.padding[1]),
-                layer.groups,
-                inputs[0].shape[2],
-                inputs[0].shape[3],
-            )
+    def note(name: str, layer: nn.Module, x: Tensor, _output: Tensor) -> None:
+        if isinstance(layer, nn.Linear):
+            found[name] = LayerShape(layer.in_features, layer.out_features)
+            return
+        assert isinstance(layer, nn.Conv2d) and not isinstance(layer.padding, str)
+        found[name] = LayerShape(
+            layer.in_channels,
+            layer.out_channels,
+            (layer.kernel_size[0], layer.kernel_size[1]),
+            (layer.stride[0], layer.stride[1]),
+            (layer.padding[0], layer.padding[1]),
+            layer.groups,
+            x.shape[2],
+            x.shape[3],
+        )
 
-        return hook
-
-    layers = [(name, layer) for name, layer in net.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers]
-    training = net.training
-    try:
-        with torch.no_grad():
-            net.eval()(torch.zeros(shape))
-    finally:
-        net.train(training)
-        for handle in hooks:
-            handle.remove()
+    watch(net, shape, note)
     return found
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgecnn.bundle import LayerSpec, ModelSpec
 from edgecnn.errors import ModelError
-from edgecnn.zoo.count import Size, size
+from edgecnn.zoo.count import Size, size, watch
 from edgecnn.zoo.layers import apply_replaced, describe
 from edgecnn.zoo.roadnet import Head
 
@@ -155,23 +155,10 @@ def input_sides(net: nn.Module, spec: ModelSpec) -> dict[str, Side]:
     """Height and width of the map that goes into each convolution and linear layer."""
     sides: dict[str, Side] = {}
 
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def note(_: nn.Module, inputs: tuple[Tensor, ...], __: object) -> None:
-            shape = inputs[0].shape
-            sides[name] = (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
+    def note(name: str, _layer: nn.Module, x: Tensor, _output: Tensor) -> None:
+        sides[name] = (x.shape[2], x.shape[3]) if x.ndim == 4 else (1, 1)
 
-        return note
-
-    layers = [(name, m) for name, m in net.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(hook(name)) for name, layer in layers]
-    training = net.training
-    try:
-        with torch.no_grad():
-            net.eval()(torch.zeros(spec.input.shape))
-    finally:
-        net.train(training)
-        for each in hooks:
-            each.remove()
+    watch(net, spec.input.shape, note)
     return sides
 
 
