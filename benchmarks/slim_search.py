@@ -1,59 +1,48 @@
-"""Cuts at equal latency: the same share of every family, Torch-Pruning's global ranking, and the searches. Markdown.
+"""Cuts at equal latency: the same share of every family, the searches, Torch-Pruning and modelopt alone. Markdown.
 
 python benchmarks/slim_search.py ../shared/data/classification/gtsrb --out out/search
 
 For each seed a network is trained from scratch on DATA/train; each contender cuts it to the same latency, measured
-whole on this machine (onnxruntime, FP32, one thread), fine-tunes it alike, taught by the network before the cut, and is
-tested on DATA/test, whose pictures no other step sees. What was done is kept in --out: a run that is stopped goes on.
-Run it on a machine with nothing else to do: a neighbour's load moves the latencies.
+whole on this machine (onnxruntime, FP32, one thread), is fine-tuned alike, taught by the network before the cut, and is
+tested on DATA/test, whose pictures no other step sees. In the end all of a seed's networks are timed in turns; the
+table has the ratios of these. What was done is kept in --out: a run that is stopped goes on. modelopt takes part where
+it is installed (see peers.py).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
+import tempfile
 import time
-from collections.abc import MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
 
+import numpy as np
 import torch
+from peers import fastnas, torch_pruning
 from torch import nn
+from zoo_table import in_turns
 
 from edgecnn import zoo
-from edgecnn.bundle import ModelSpec, atomic
+from edgecnn.backends import Backend
+from edgecnn.backends.ort import OnnxRuntime
+from edgecnn.bundle import ModelSpec
 from edgecnn.data import open_dataset
 from edgecnn.errors import ModelError
+from edgecnn.export import write
 from edgecnn.progress import note
-from edgecnn.recipe import AugmentSection, DataSection, FinetuneStep, ModelSection, PruneStep, SearchStep, TrainSection
+from edgecnn.recipe import AugmentSection, DataSection, FinetuneStep, ModelSection, SearchStep, TrainSection
+from edgecnn.slim.finetune import finetuned
 from edgecnn.slim.latency import whole
-from edgecnn.slim.prune import DEEPEST, cut_by_ratio
 from edgecnn.slim.search import searched
-from edgecnn.slim.search.policies import POLICIES, Policy
-from edgecnn.slim.search.problem import Problem
 from edgecnn.zoo.batches import Batchable
 from edgecnn.zoo.count import size
 from edgecnn.zoo.evaluate import accuracy
 from edgecnn.zoo.fit import fit
 
-HALVINGS = 12
-
-
-def ranked(problem: Problem, most: float) -> dict[str, int]:
-    """What Torch-Pruning does alone: one ranking of all channels, scores relative to their family's mean."""
-    step = PruneStep(channels=0.5, round_to=problem.round_to)
-    low, high, best = 0.0, DEEPEST, None
-    for _ in range(HALVINGS):
-        ratio = (low + high) / 2
-        cut = cut_by_ratio(problem.families, ratio, step)
-        if problem.price(cut) <= most:
-            best, high = cut, ratio
-        else:
-            low = ratio
-    if best is None:
-        raise ModelError(f"no global ranking costs {most:.4g} or less")
-    return best
+PEERS = {"torch_pruning": torch_pruning, "fastnas": fastnas}
+RUNS = 40
 
 
 def trained(args: argparse.Namespace, train: DataSection, seed: int) -> tuple[nn.Module, ModelSpec]:
@@ -71,69 +60,87 @@ def trained(args: argparse.Namespace, train: DataSection, seed: int) -> tuple[nn
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a folder with train/ and test/, each of one folder a class")
     parser.add_argument("--out", type=Path, default=Path("out/search"))
     parser.add_argument("--arch", default="resnet18")
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=6, help="of training from scratch")
+    parser.add_argument("--side", type=int, default=48)
+    parser.add_argument("--epochs", type=int, default=8, help="of training from scratch")
     parser.add_argument("--tune", type=int, default=2, help="epochs of fine-tuning")
-    parser.add_argument("--share", type=float, default=0.5, help="of the latency that stays")
+    parser.add_argument("--share", type=float, default=0.4, help="of the latency that stays")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--judge", type=int, default=96, help="pictures of train/ on which cuts are judged")
     parser.add_argument("--pictures", type=int, default=100_000, help="at most so many for training and testing each")
-    parser.add_argument("--policies", nargs="+", default=["uniform", "global", "greedy", "evolutionary"])
+    parser.add_argument("--only", nargs="+", default=["uniform", "greedy", "evolutionary", *PEERS])
     args = parser.parse_args()
-    cast(MutableMapping[str, Policy], POLICIES)["global"] = ranked
     train, test, judge = (
         DataSection(kind="classes", path=args.data / part, pictures=count)
         for part, count in (("train", args.pictures), ("test", args.pictures), ("train", args.judge))
     )
     args.out.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, list[dict[str, Any]]] = {}
+    rows: dict[str, list[dict[str, float]]] = {}
     for seed in range(args.seeds):
         net, spec = trained(args, train, seed)
         seen = Batchable.read(spec, test, "pictures to test on")
-        key = {k: v for k, v in vars(args).items() if k not in ("seeds", "policies", "data", "out")}
-        file = args.out / f"rows-{args.arch}-{seed}.json"
-        known = json.loads(file.read_text()) if file.is_file() else {}
-        done = known["rows"] if known.get("key") == key else {}
-        if "before" not in done:
-            done["before"] = figures(net, spec, seen) | {"seconds": 0.0}
-        target = args.share * done["before"]["ms"]
-        for policy in args.policies:
-            if policy not in done:
+        found = {"before": (net, spec)}
+        for name in args.only:
+            path = (
+                args.out / f"{args.arch}-{args.side}-{args.epochs}-{seed}-{name}-{args.share:g}-{args.tune}.safetensors"
+            )
+            if not path.is_file():
                 start = time.perf_counter()
                 tune = FinetuneStep(data=train, epochs=args.tune, batch=32, lr=0.01, seed=seed)
-                step = SearchStep(latency=target, data=judge, tune=tune, seed=seed).model_copy(
-                    update={"policy": policy}
-                )
+                target = args.share * whole(net, spec.input.shape)
                 try:
-                    slim, described, line = searched(net, spec, step, net, spec, args.out / f"seed{seed}")
-                except ModelError as error:  # the ranking may not reach what the others do
-                    note(f"seed {seed}, {policy}: {error}")
+                    slim, described = cut(name, net, spec, target, judge)
+                except (ModelError, ImportError) as error:
+                    note(f"seed {seed}, {name}: {error}")
                     continue
-                note(f"seed {seed}: {line}")
-                done[policy] = figures(slim, described, seen) | {"seconds": time.perf_counter() - start}
-            with atomic(file) as temporary:
-                temporary.write_text(json.dumps({"key": key, "rows": done}, indent=1))
-        for name in ("before", *args.policies):
-            if name in done:
-                rows.setdefault(name, []).append(done[name])
+                raw = accuracy(slim, described, seen)
+                slim, described, _ = finetuned(slim, described, tune, net, spec)
+                zoo.save_weights(path, slim, described)
+                note(f"seed {seed}, {name}: {raw:.3f} before fine-tuning, {time.perf_counter() - start:.0f} s")
+            found[name] = zoo.load(path, spec)
+        times = in_turns_of(found)
+        for name, (slim, described) in found.items():
+            top1 = accuracy(slim, described, seen)
+            row = {"ratio": times[name], "macs": size(slim, spec.input.shape).macs / 1e6, "top1": 100 * top1}
+            note(f"seed {seed}, {name}: {row}")
+            rows.setdefault(name, []).append(row)
     print(f"{args.arch}, {args.side}x{args.side}, {args.data.name}, {args.seeds} seeds: mean (lowest to highest)\n")
-    print("| cut | seeds | latency, ms | multiply-adds, M | top-1, % | search and fine-tuning, s |")
-    print("|---" * 6 + "|")
+    print("| cut | seeds | latency, of the whole | multiply-adds, M | top-1, % |")
+    print("|---" * 5 + "|")
     for name, runs in rows.items():
-        cells = [spread([run[k] * by for run in runs], form) for k, by, form in COLUMNS]
+        cells = [spread([run[key] for run in runs], form) for key, form in COLUMNS]
         print(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
 
 
-COLUMNS = (("ms", 1.0, ".2f"), ("macs", 1e-6, ".1f"), ("top1", 100.0, ".1f"), ("seconds", 1.0, ".0f"))
+COLUMNS = (("ratio", ".2f"), ("macs", ".1f"), ("top1", ".1f"))
 
 
-def figures(net: nn.Module, spec: ModelSpec, seen: Batchable) -> dict[str, float]:
-    shape = spec.input.shape
-    return {"ms": whole(net, shape), "macs": size(net, shape).macs, "top1": accuracy(net, spec, seen)}
+def cut(name: str, net: nn.Module, spec: ModelSpec, target: float, judge: DataSection) -> tuple[nn.Module, ModelSpec]:
+    """The network cut to `target` ms by one contender, not fine-tuned."""
+    if name in PEERS:
+        return PEERS[name](net, spec, target, judge)
+    step = SearchStep(latency=target, data=judge, tune=FinetuneStep(data=judge, epochs=0))
+    slim, described, line = searched(net, spec, step.model_copy(update={"policy": name}), net, spec)
+    note(line)
+    return slim, described
+
+
+def in_turns_of(found: Mapping[str, tuple[nn.Module, ModelSpec]]) -> dict[str, float]:
+    """Median latency of each, relative to the first, of runs that take turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        lanes: dict[str, Backend] = {}
+        for name, (net, spec) in found.items():
+            path = Path(folder) / f"{name}.onnx"
+            write(net, spec, path, 17)
+            lanes[name] = OnnxRuntime(path, spec, threads=1)
+        first = next(iter(found.values()))[1]
+        feed = {first.input.name: np.random.default_rng(0).normal(0, 1, first.input.shape).astype(np.float32)}
+        taken = in_turns(lanes, feed, RUNS)
+    base = taken[next(iter(found))]
+    return {name: statistics.median(t / b for t, b in zip(taken[name], base, strict=True)) for name in found}
 
 
 def spread(values: list[float], form: str) -> str:

@@ -57,9 +57,9 @@ def learn(
 
     Batches are of equal size to within one picture, none larger than the section's. With `check` the network ends with
     the weights of the epoch that was best on it, without with the last. With a `guide` (the network before slimming)
-    its answers are targets as well, and batch normalisation keeps its statistics: the pictures at hand for fine-tuning
-    are seldom those that they were measured on. With `keep` the state is written after every epoch, and training goes
-    on from there. Within `parallel.joined()` the processes share every batch.
+    its answers are targets as well, and a detector's batch normalisation keeps its statistics: the pictures at hand for
+    fine-tuning are seldom those that they were measured on. With `keep` the state is written after every epoch, and
+    training goes on from there. Within `parallel.joined()` the processes share every batch.
 
     On one machine the same seed gives the same weights to the bit, interrupted or not. Raises ModelError where the loss
     is no longer finite, or the section asks for what this network can't do.
@@ -109,6 +109,7 @@ class _Training:
             section.lr,
             momentum=section.momentum,
             nesterov=section.momentum > 0,
+            fused=True,  # one pass over the weights: a tenth of the time where fully connected layers are large
         )
         self.dice = torch.Generator().manual_seed(section.seed)  # the same in every process
         self.epochs: list[Epoch] = []
@@ -169,7 +170,7 @@ class _Training:
 
     def _mode(self) -> None:
         self.net.train()
-        if self.guide is not None:
+        if self.guide is not None and self.spec.task == "detect":
             for layer in self.net.modules():
                 if isinstance(layer, nn.BatchNorm2d):
                     layer.eval()
