@@ -2,25 +2,32 @@
 
 The recipe's network is trained once; each row slims it by some steps, fine-tunes it under the whole network (a quarter
 of the recipe's epochs, a quarter of its rate) and quantises it. Steps that do not fit the network are left out, and
-named on standard error. Top-1 is that of `edgecnn check` on the recipe's own data. Markdown on standard output.
+named on standard error. With `--own` there is one row: the steps of the recipe's `slim:`. Top-1 is that of `edgecnn
+check` on the recipe's own data; times are medians of ratios to the whole FP32 network, in turns on one thread. Markdown
+on standard output.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from zoo_table import in_turns
 
+from edgecnn.backends import open_backend
 from edgecnn.bundle import Bundle
 from edgecnn.check.accuracy import measure
 from edgecnn.compile import compile_recipe
 from edgecnn.errors import ModelError
 from edgecnn.recipe import DataSection, load
 
+RUNS = 25
 ROWS: dict[str, list[dict[str, Any]]] = {
     "whole": [],
     "gap": [{"gap": True}],
@@ -47,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--own", action="store_true", help="the recipe's own steps alone")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     base = yaml.safe_load(args.recipe.read_text("utf-8"))
@@ -54,16 +62,22 @@ def main() -> None:
         base[section] = _absolute(base[section], args.recipe.resolve().parent)
     train = base["train"]
     tune = {**train, "epochs": -(-train["epochs"] // 4), "lr": train["lr"] / 4}
+    own = base.pop("slim", None)
+    rows = {name: [*steps, {"finetune": tune}] if steps else [] for name, steps in ROWS.items()}
+    if args.own:
+        rows = {"whole": [], "the recipe's steps": own["steps"]}
     whole = args.out / "whole.bundle"
     first: dict[str, int] = {}
-    print("| steps | parameters | MACs | top-1 | top-1 INT8 | INT8 file, of the whole FP32 |")
-    print("|---|---|---|---|---|---|")
-    for name, steps in ROWS.items():
-        row = args.out / name.replace(" ", "_").replace(",", "").replace(":", "")
+    print(
+        "| steps | parameters | MACs | top-1 | top-1 INT8 | INT8 file, of the whole FP32 | faster FP32 | faster INT8 |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for name, steps in rows.items():
+        row = args.out / "".join("_" if letter in " '" else letter for letter in name if letter not in ",:")
         folder = whole if not steps else row.with_suffix(".bundle")
         recipe = {**base, "name": "whole" if not steps else "slim", "build": None}
         if steps:
-            recipe["slim"] = {"steps": [*steps, {"finetune": tune}]}
+            recipe["slim"] = {"steps": steps}
             if not folder.exists():
                 shutil.copytree(whole, folder)
         path = row.with_suffix(".yaml")
@@ -77,12 +91,23 @@ def main() -> None:
         figures, _ = measure(bundle, load(path).check.data, ("fp32", "int8"))
         size = {role: bundle.file(role).stat().st_size for role in ("fp32", "int8_cpu")}
         first = first or size
+        faster = _faster(Bundle.read(whole), bundle)
         counted = _counted(bundle)
         print(
             f"| {name} | {counted['parameters']:,} | {counted['macs']:,} | {figures['fp32']['top1']:.4f} "
-            f"| {figures['int8']['top1']:.4f} | 1/{first['fp32'] / size['int8_cpu']:.1f} |",
+            f"| {figures['int8']['top1']:.4f} | 1/{first['fp32'] / size['int8_cpu']:.1f} "
+            f"| {faster['fp32']:.1f}x | {faster['int8']:.1f}x |",
             flush=True,
         )
+
+
+def _faster(whole: Bundle, slim: Bundle) -> dict[str, float]:
+    """How many times as fast as the whole FP32 network, by precision."""
+    model = slim.require_model()
+    feed = {model.input.name: np.random.default_rng(0).normal(0, 1, model.input.shape).astype(np.float32)}
+    lanes = {name: open_backend(slim, name, threads=1) for name in ("fp32", "int8")}
+    taken = in_turns({"whole": open_backend(whole, "fp32", threads=1), **lanes}, feed, RUNS)
+    return {name: statistics.median(a / b for a, b in zip(taken["whole"], taken[name], strict=True)) for name in lanes}
 
 
 def _counted(bundle: Bundle) -> dict[str, Any]:
