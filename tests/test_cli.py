@@ -257,5 +257,5 @@ def test_doctor_fails_where_run_could_not(monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_json_has_no_nan() -> None:
-    plain = cli._plain({"a": float("nan"), "b": [float("-inf"), 1.5], "c": Path("x"), 3: (True, None)})
+    plain = cli.common._plain({"a": float("nan"), "b": [float("-inf"), 1.5], "c": Path("x"), 3: (True, None)})
     assert plain == {"a": None, "b": [None, 1.5], "c": "x", "3": [True, None]}

@@ -1,0 +1,80 @@
+"""What the commands share: the application, their options, and how a result is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EPILOG = """\
+Exit codes: 0 done; 1 a fault of edgecnn's own; 2 wrong command line; 3 unusable input file, folder or stream;
+4 wrong recipe; 5 incomplete or changed bundle; 6 the model does not fit; 7 the engine builder refuses;
+8 a package or device is missing; 9 a gate is missed; 130 Ctrl-C.
+"""
+
+app = typer.Typer(
+    name="edgecnn",
+    help="From a CNN recipe to an INT8 TensorRT engine, and the detect-plus-track loop that runs it on the board.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Precision(str, Enum):
+    """What `edgecnn run` loads."""
+
+    auto = "auto"
+    engine = "engine"
+    int8 = "int8"
+    fp32 = "fp32"
+
+
+class Policy(str, Enum):
+    """How `edgecnn slim` searches."""
+
+    greedy = "greedy"
+    evolutionary = "evolutionary"
+
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
+BundleOut = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The bundle's folder; runs/NAME.bundle unless given.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, each column as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def show(as_json: bool, result: tuple[Any, str]) -> None:
+    """A result as JSON (nan and inf become null: JSON has neither) or as text."""
+    data, text = result
+    if not as_json:
+        print(text)
+        return
+    import json
+
+    print(json.dumps(_plain(data), indent=1, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not (abs(value) < float("inf")):
+        return None
+    return str(value) if isinstance(value, Path) else value
