@@ -2,11 +2,11 @@
 
 python benchmarks/slim_search.py ../shared/data/classification/gtsrb --out out/search
 
-For each seed a network is trained from scratch on DATA/train; each contender cuts it to the same latency, measured
-whole on this machine (onnxruntime, FP32, one thread), is fine-tuned alike, taught by the network before the cut, and is
-tested on DATA/test, whose pictures no other step sees. In the end all of a seed's networks are timed in turns; the
-table has the ratios of these. What was done is kept in --out: a run that is stopped goes on. modelopt takes part where
-it is installed (see peers.py).
+For each seed a network is trained from scratch on DATA/train; each contender cuts it until it takes the same share of
+its time, by onnxruntime, FP32, one thread, the two in turns; it is fine-tuned alike, taught by the network before the
+cut, and tested on DATA/test, whose pictures no other step sees. In the end all of a seed's networks are timed in turns
+once more. What was done is kept in --out: a run that is stopped goes on. modelopt takes part where it is installed (see
+peers.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from peers import fastnas, torch_pruning
+from peers import ROUND_TO, Cutter, fastnas, torch_pruning
 from torch import nn
 from zoo_table import in_turns
 
@@ -32,17 +33,21 @@ from edgecnn.data import open_dataset
 from edgecnn.errors import ModelError
 from edgecnn.export import write
 from edgecnn.progress import note
-from edgecnn.recipe import AugmentSection, DataSection, FinetuneStep, ModelSection, SearchStep, TrainSection
+from edgecnn.recipe import AugmentSection, DataSection, FinetuneStep, ModelSection, TrainSection
+from edgecnn.slim.channels import families, layout
 from edgecnn.slim.finetune import finetuned
-from edgecnn.slim.latency import whole
-from edgecnn.slim.search import searched
+from edgecnn.slim.latency import LatencyTable
+from edgecnn.slim.prune import importance, weigh
+from edgecnn.slim.search.policies import POLICIES
+from edgecnn.slim.search.problem import Memo, Problem
 from edgecnn.zoo.batches import Batchable
 from edgecnn.zoo.count import size
 from edgecnn.zoo.evaluate import accuracy
 from edgecnn.zoo.fit import fit
+from edgecnn.zoo.widths import read_widths
 
 PEERS = {"torch_pruning": torch_pruning, "fastnas": fastnas}
-RUNS = 40
+RUNS, HALVINGS = 40, 6
 
 
 def trained(args: argparse.Namespace, train: DataSection, seed: int) -> tuple[nn.Module, ModelSpec]:
@@ -90,12 +95,12 @@ def main() -> None:
             if not path.is_file():
                 start = time.perf_counter()
                 tune = FinetuneStep(data=train, epochs=args.tune, batch=32, lr=0.01, seed=seed)
-                target = args.share * whole(net, spec.input.shape)
                 try:
-                    slim, described = cut(name, net, spec, target, judge)
-                except (ModelError, ImportError) as error:
+                    cutter = PEERS[name](net, spec, judge) if name in PEERS else searching(name, net, spec, judge)
+                except ImportError as error:
                     note(f"seed {seed}, {name}: {error}")
                     continue
+                slim, described = to_share(cutter, net, spec, args.share)
                 raw = accuracy(slim, described, seen)
                 slim, described, _ = finetuned(slim, described, tune, net, spec)
                 zoo.save_weights(path, slim, described)
@@ -118,14 +123,45 @@ def main() -> None:
 COLUMNS = (("ratio", ".2f"), ("macs", ".1f"), ("top1", ".1f"))
 
 
-def cut(name: str, net: nn.Module, spec: ModelSpec, target: float, judge: DataSection) -> tuple[nn.Module, ModelSpec]:
-    """The network cut to `target` ms by one contender, not fine-tuned."""
-    if name in PEERS:
-        return PEERS[name](net, spec, target, judge)
-    step = SearchStep(latency=target, data=judge, tune=FinetuneStep(data=judge, epochs=0))
-    slim, described, line = searched(net, spec, step.model_copy(update={"policy": name}), net, spec)
-    note(line)
-    return slim, described
+def searching(policy: str, net: nn.Module, spec: ModelSpec, judge: DataSection) -> Cutter:
+    """edgecnn's own search by one policy, which takes the share of the price (the layers' latency) that shall go."""
+    shape = spec.input.shape
+    weighed, table = weigh(net, spec, "taylor", TrainSection(data=judge)), LatencyTable()
+    problem = Problem(
+        weighed,
+        spec,
+        families(weighed, shape, importance("taylor")),
+        layout(weighed, shape),
+        table,
+        Batchable.read(spec, judge, "pictures to judge cuts on"),
+        Memo(None, ""),
+        ROUND_TO,
+    )
+    return lambda gone: problem.network(POLICIES[policy](problem, (1 - gone) * problem.price({})))
+
+
+def to_share(cut: Cutter, net: nn.Module, spec: ModelSpec, share: float) -> tuple[nn.Module, ModelSpec]:
+    """The mildest cut found whose network takes at most this share of the whole one's time: by halving."""
+    low, high, best = 0.0, 0.95, None
+    for _ in range(HALVINGS):
+        ratio = (low + high) / 2
+        try:
+            slim = cut(ratio)
+        except (ModelError, ValueError):  # edgecnn's and modelopt's word that nothing is so small
+            high = ratio
+            continue
+        took = in_turns_of({"whole": (net, spec), "cut": (slim, spec)})["cut"]
+        note(f"{ratio:.3f} gone: {took:.3f} of the time")
+        if took <= share:
+            best, high = slim, ratio
+        else:
+            low = ratio
+    if best is None:
+        raise ModelError(f"no cut takes {share:g} of the time or less")
+    described = replace(spec, widths=read_widths(best))
+    plain = zoo.build(described)
+    plain.load_state_dict(best.state_dict())
+    return plain.eval(), described
 
 
 def in_turns_of(found: Mapping[str, tuple[nn.Module, ModelSpec]]) -> dict[str, float]:
