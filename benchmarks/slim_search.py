@@ -47,6 +47,14 @@ from edgecnn.zoo.fit import fit
 from edgecnn.zoo.widths import read_widths
 
 PEERS = {"torch_pruning": torch_pruning, "fastnas": fastnas}
+MILDER = "uniform, the next milder"  # the least cut of widths in eights that takes more than its share of the time
+OWN = {
+    "uniform": ("uniform", "taylor"),
+    MILDER: ("uniform", "taylor"),
+    "greedy": ("greedy", "taylor"),
+    "greedy, magnitude": ("greedy", "magnitude"),
+    "evolutionary": ("evolutionary", "taylor"),
+}
 RUNS, HALVINGS = 40, 6
 
 
@@ -76,7 +84,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--judge", type=int, default=96, help="pictures of train/ on which cuts are judged")
     parser.add_argument("--pictures", type=int, default=100_000, help="at most so many for training and testing each")
-    parser.add_argument("--only", nargs="+", default=["uniform", "greedy", "evolutionary", *PEERS])
+    parser.add_argument("--only", nargs="+", default=[*OWN, *PEERS])
     args = parser.parse_args()
     train, test, judge = (
         DataSection(kind="classes", path=args.data / part, pictures=count)
@@ -89,18 +97,17 @@ def main() -> None:
         seen = Batchable.read(spec, test, "pictures to test on")
         found = {"before": (net, spec)}
         for name in args.only:
-            path = (
-                args.out / f"{args.arch}-{args.side}-{args.epochs}-{seed}-{name}-{args.share:g}-{args.tune}.safetensors"
-            )
+            slug = f"{args.arch}-{args.side}-{args.epochs}-{seed}-{name}-{args.share:g}-{args.tune}"
+            path = args.out / f"{slug.replace(', ', '-').replace(' ', '-')}.safetensors"
             if not path.is_file():
                 start = time.perf_counter()
                 tune = FinetuneStep(data=train, epochs=args.tune, batch=32, lr=0.01, seed=seed)
                 try:
-                    cutter = PEERS[name](net, spec, judge) if name in PEERS else searching(name, net, spec, judge)
+                    cutter = PEERS[name](net, spec, judge) if name in PEERS else searching(*OWN[name], net, spec, judge)
                 except ImportError as error:
                     note(f"seed {seed}, {name}: {error}")
                     continue
-                slim, described = to_share(cutter, net, spec, args.share)
+                slim, described = to_share(cutter, net, spec, args.share, over=name == MILDER)
                 raw = accuracy(slim, described, seen)
                 slim, described, _ = finetuned(slim, described, tune, net, spec)
                 zoo.save_weights(path, slim, described)
@@ -123,14 +130,14 @@ def main() -> None:
 COLUMNS = (("ratio", ".2f"), ("macs", ".1f"), ("top1", ".1f"))
 
 
-def searching(policy: str, net: nn.Module, spec: ModelSpec, judge: DataSection) -> Cutter:
+def searching(policy: str, criterion: str, net: nn.Module, spec: ModelSpec, judge: DataSection) -> Cutter:
     """edgecnn's own search by one policy, which takes the share of the price (the layers' latency) that shall go."""
     shape = spec.input.shape
-    weighed, table = weigh(net, spec, "taylor", TrainSection(data=judge)), LatencyTable()
+    weighed, table = weigh(net, spec, criterion, TrainSection(data=judge)), LatencyTable()
     problem = Problem(
         weighed,
         spec,
-        families(weighed, shape, importance("taylor")),
+        families(weighed, shape, importance(criterion)),
         layout(weighed, shape),
         table,
         Batchable.read(spec, judge, "pictures to judge cuts on"),
@@ -140,8 +147,9 @@ def searching(policy: str, net: nn.Module, spec: ModelSpec, judge: DataSection) 
     return lambda gone: problem.network(POLICIES[policy](problem, (1 - gone) * problem.price({})))
 
 
-def to_share(cut: Cutter, net: nn.Module, spec: ModelSpec, share: float) -> tuple[nn.Module, ModelSpec]:
-    """The mildest cut found whose network takes at most this share of the whole one's time: by halving."""
+def to_share(cut: Cutter, net: nn.Module, spec: ModelSpec, share: float, over: bool) -> tuple[nn.Module, ModelSpec]:
+    """The mildest cut found whose network takes at most this share of the whole one's time; or the deepest that takes
+    more. By halving."""
     low, high, best = 0.0, 0.95, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
@@ -152,12 +160,11 @@ def to_share(cut: Cutter, net: nn.Module, spec: ModelSpec, share: float) -> tupl
             continue
         took = in_turns_of({"whole": (net, spec), "cut": (slim, spec)})["cut"]
         note(f"{ratio:.3f} gone: {took:.3f} of the time")
-        if took <= share:
-            best, high = slim, ratio
-        else:
-            low = ratio
+        if (took > share) == over:
+            best = slim
+        low, high = (ratio, high) if took > share else (low, ratio)
     if best is None:
-        raise ModelError(f"no cut takes {share:g} of the time or less")
+        raise ModelError(f"no cut takes {'more' if over else 'less'} than {share:g} of the time")
     described = replace(spec, widths=read_widths(best))
     plain = zoo.build(described)
     plain.load_state_dict(best.state_dict())
