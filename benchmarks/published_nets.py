@@ -1,8 +1,8 @@
 """Networks with published latencies, as ONNX graphs of shapes: no weights, no training code, nothing that could run.
 
 `benchmarks/predict_table.py` predicts on them. Each is written down from its publication: widths, kernels,
-strides. `PUBLISHED` holds the parameters and operations that the publications state, and tests/test_predict.py holds the graphs
-against them. Batch normalisation is left out, as it is merged into the convolution before an engine is built.
+strides. `PUBLISHED` holds the parameters and operations that the publications state, and tests/test_predict.py holds
+the graphs against them. Batch normalisation is left out, as it is merged into the convolution before an engine is built.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Gpu:
 
 _MAXWELL = Gpu(None, 512, 256, 256, "128 CUDA cores an SM, FP16 at twice the FP32 rate (CUDA C++ Programming Guide)")
 _VOLTA = Gpu(2048, 1024, 128, 128, "8 tensor cores an SM; NVIDIA states 22 TOPS INT8 and 11 TFLOPS FP16 for the GPU")
-_AMPERE = Gpu(4096, 2048, 1024, 256, "Jetson AGX Orin Series Technical Brief: 170 sparse INT8 TOPS of the GPU, 85 dense")
+_AMPERE = Gpu(4096, 2048, 1024, 256, "Jetson AGX Orin Series Technical Brief: 170 sparse INT8 TOPS, 85 dense")
 
 # by compute capability; an SM that is not here has no rate that could be supported
 GPUS: Mapping[int, Gpu] = {53: _MAXWELL, 62: _MAXWELL, 72: _VOLTA, 87: _AMPERE}
