@@ -30,9 +30,9 @@ from edgecnn.predict.roofline import Columns, Constants, microseconds
 
 ROOT = Path(__file__).parents[1]
 START = Constants(
-    launch_us=2, compute=0.7, prologue=64, border=30, bandwidth=0.6, depthwise=0.1, enqueue_us=8, call_ms=0.7
+    launch_us=2.5, compute=0.7, prologue=64, border=30, bandwidth=0.6, depthwise=0.1, enqueue_us=8, call_ms=0.7
 )
-LEAST = Constants(0.2, 0.2, 0.001, 0.001, 0.3, 0.005, 0.001, 0.001)
+LEAST = Constants(2, 0.2, 0.001, 0.001, 0.3, 0.005, 0.001, 0.001)
 MOST = Constants(10, 1, 400, 100, 1, 1, 30, 3)
 
 
@@ -72,7 +72,7 @@ FIGURES = [
 ]
 
 
-# seen by no fit, of a generation without tensor cores. NVIDIA, "Jetson Nano: Deep Learning Inference Benchmarks": 36 a second
+# seen by no fit, of a generation without tensor cores; NVIDIA, "Jetson Nano: Deep Learning Inference Benchmarks"
 NANO = Figure("nano", "ResNet-50", "fp16", 1e3 / 36, "graph")
 
 

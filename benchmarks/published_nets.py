@@ -2,7 +2,7 @@
 
 `benchmarks/predict_table.py` predicts on them. Each is written down from its publication: widths, kernels,
 strides. `PUBLISHED` holds the parameters and operations that the publications state, and tests/test_predict.py holds
-the graphs against them. Batch normalisation is left out, as it is merged into the convolution before an engine is built.
+the graphs against them. Batch normalisation is left out: it is merged into the convolution before an engine is built.
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ Jetson's speed.
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 from typing import Any, Literal
 
 from edgecnn.build.boards import TARGETS, Dialect, Gpu, Target
 from edgecnn.errors import BuildError
 
-__all__ = ["TARGETS", "Dialect", "Gpu", "Target", "find", "lookup", "row"]
+__all__ = ["TARGETS", "Dialect", "Gpu", "Target", "by_hand", "find", "lookup", "row"]
 
 
 def lookup(name: str) -> Target:
@@ -51,6 +52,18 @@ def find(name: str, precision: Literal["int8", "fp16"] = "int8") -> Target:
         newest = ", ".join(f"JetPack {k}: TensorRT {v}" for k, v in (target.software or {}).items())
         raise BuildError(f"{target.title} ends at {newest}", wanted="TensorRT 10 or 11, which edgecnn's adapter speaks")
     return target
+
+
+def by_hand(name: str, network: Path, workspace_mib: int) -> BuildError:
+    """What to carry to a board without INT8, and to type there: its TensorRT 8.2 has no Python that edgecnn runs on."""
+    target = lookup(name)
+    (jetpack, version), *_ = (target.software or {}).items()
+    engine = f"{network.stem}.{name}.engine"
+    return BuildError(
+        f"an FP16 engine for {target.title} is built on the board, by TensorRT {version} of JetPack {jetpack}",
+        do=f"Carry {network} there and run: /usr/src/tensorrt/bin/trtexec --onnx={network.name} --fp16 "
+        f"--workspace={workspace_mib} --saveEngine={engine}",
+    )
 
 
 def row(name: str) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Predict: what a network would take on a board that is not at hand. Predicted, never measured.
 
-A layer-wise roofline (`edgecnn.predict.roofline`) over the kernels that TensorRT would make (`edgecnn.predict.kernels`).
-`fitted.json` holds its constants and its error against published latencies, as `benchmarks/predict_table.py --fit` wrote
-them.
+A layer-wise roofline (`roofline.py`) over the kernels that TensorRT would make (`kernels.py`). `fitted.json` holds its
+constants and its error against published latencies, as `benchmarks/predict_table.py --fit` wrote them.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ FITTED = Path(__file__).with_name("fitted.json")
 WORKSPACE_MIB = 256  # as in a recipe's `build` section that does not name one
 
 Verdict = Literal["yes", "perhaps", "no"]
+Bound = Literal["arithmetic", "memory", "launch"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Timed:
     op: str
     precision: str
     us: float  # with its launch
-    bound: Literal["arithmetic", "memory", "launch"]  # what the most of its time goes to
+    bound: Bound  # what the most of its time goes to
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,12 @@ class Prediction:
         return self.weight_mib + self.activation_mib + self.workspace_mib
 
     def holds(self, fps: float) -> Verdict:
-        """`yes`: even with the worst error that the fit shows on unseen boards. `no`: not even with that in our favour."""
+        """`yes`: even if it is as wrong as it was at worst on an unseen board; `no`: not even then, in our favour.
+
+        A generation of which no latency was fitted on gets no `yes`.
+        """
         worst = error()["worst"]
-        if 1e3 / fps >= self.python_ms * worst:
+        if self.fitted and 1e3 / fps >= self.python_ms * worst:
             return "yes"
         return "no" if 1e3 / fps < self.graph_ms / worst else "perhaps"
 
@@ -86,9 +89,7 @@ def plan_of(path: Path, precision: Precision | None = None) -> Plan:
     return plan(load(open_network(path, precision)), precision)
 
 
-def predict(
-    plan: Plan, name: str, precision: Precision | None = None, *, workspace_mib: int = WORKSPACE_MIB
-) -> Prediction:
+def predict(plan: Plan, name: str, precision: Precision | None = None) -> Prediction:
     """Latency and memory on target `name`. `precision` is the one that the plan was made with.
 
     Raises BuildError for an unknown target, one whose rates no source tells, and INT8 where the board has none.
@@ -102,7 +103,7 @@ def predict(
     arithmetic, memory = microseconds(Columns.of(plan), target, fit)
     timed = []
     for kernel, a, m in zip(plan.kernels, arithmetic.tolist(), memory.tolist(), strict=True):
-        parts = {"arithmetic": a, "memory": m, "launch": fit.launch_us}
+        parts: dict[Bound, float] = {"arithmetic": a, "memory": m, "launch": fit.launch_us}
         bound = max(parts, key=lambda part: parts[part])
         timed.append(Timed(kernel.name, kernel.op, kernel.precision, max(a, m) + fit.launch_us, bound))
     graph_ms = sum(kernel.us for kernel in timed) / 1e3
@@ -115,7 +116,7 @@ def predict(
         macs=plan.macs,
         weight_mib=plan.weight_bytes / 2**20,
         activation_mib=plan.peak_bytes() / 2**20,
-        workspace_mib=workspace_mib,
+        workspace_mib=WORKSPACE_MIB,
         fitted=target.sm in _fitted()["sm"],
     )
 

@@ -1,8 +1,8 @@
 """An ONNX network → the kernels that TensorRT would make of it, as far as its documented fusion rules tell.
 
-Convolutions take in what follows point by point (bias, activation, a residual Add); Q and DQ become the precision of the
-tensors between kernels; reshapes and concatenations cost nothing; where one tensor is read in two precisions, or
-a float kernel's output is quantised, there is a reformat. NVIDIA's TensorRT documentation, "Types of Fusions" and
+Convolutions take in what follows point by point (bias, activation, a residual Add); Q and DQ become the precision of
+the tensors between kernels; reshapes and concatenations cost nothing; where one tensor is read in two precisions, or a
+float kernel's output is quantised, there is a reformat. NVIDIA's TensorRT documentation, "Types of Fusions" and
 "Explicit Quantization". Only shapes are read, never a weight's value.
 """
 
@@ -23,8 +23,8 @@ Precision = Literal["int8", "fp16", "fp32"]
 Kind = Literal["conv", "depthwise", "copy", "reformat"]
 BYTES: dict[Precision, int] = {"int8": 1, "fp16": 2, "fp32": 4}
 
-FREE = ("Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Cast")
-FREE_PAIRS = ("QuantizeLinear", "DequantizeLinear")
+PAIRS = ("QuantizeLinear", "DequantizeLinear")
+FREE = (*PAIRS, "Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Concat", "Cast")
 COMMUTING = ("MaxPool", "Resize", "Upsample", "Transpose", "Split", "Slice", "Gather", "DepthToSpace", "Pad")
 POINTWISE = (
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid", "Elu", "Selu", "Softplus"),
@@ -47,6 +47,7 @@ class Kernel:
     n: int = 0  # output channels of a group
     k: int = 0  # products summed into one output
     weights: int = 0  # elements
+    parameter: str = ""  # the weights' tensor: kernels may share one
     read: dict[str, Precision] = field(default_factory=dict)  # tensor → the precision that it is stored in
     written: dict[str, Precision] = field(default_factory=dict)
 
@@ -69,7 +70,8 @@ class Plan:
 
     @property
     def weight_bytes(self) -> int:
-        return sum(kernel.weights * BYTES[kernel.precision] for kernel in self.kernels)
+        sizes = {(k.parameter, k.precision): k.weights * BYTES[k.precision] for k in self.kernels}
+        return sum(sizes.values())
 
     def size(self, tensor: str, precision: Precision) -> int:
         """Bytes of a tensor."""
@@ -132,26 +134,25 @@ class _Planner:
         if node.op_type == "Constant" or not inputs or node.op_type == "Shape":
             self.constants.update(node.output)
             self.quantised.update(node.output if node.op_type == "DequantizeLinear" else ())
-        elif node.op_type in (*FREE, *FREE_PAIRS):
+        elif node.op_type in FREE:
             for name in node.output:
                 self.stored[name] = tuple(dict.fromkeys(t for i in inputs for t in self.stored[i]))
-                if node.op_type == "DequantizeLinear" or (
-                    node.op_type in FREE and all(i in self.quantised for i in inputs)
-                ):
-                    self.quantised.add(name)
-        elif node.op_type in POINTWISE and (before := self.fusable(inputs)) is not None:
+            if node.op_type == "DequantizeLinear" or self.quantised.issuperset(inputs):
+                self.quantised.update(node.output)
+        elif node.op_type in POINTWISE and (before := self.fusable(inputs, node.output[0])) is not None:
             self.join(node, inputs, before)
         else:
             self.begin(node, inputs)
 
-    def fusable(self, inputs: list[str]) -> Kernel | None:
+    def fusable(self, inputs: list[str], output: str) -> Kernel | None:
         """The last kernel among the makers of a point-by-point node's inputs, if it takes such a node in."""
         makers = [self.maker[t] for name in inputs for t in self.stored[name] if t in self.maker]
         last = max(makers, key=self.kernels.index, default=None)
         open_ = last is not None and (last.kind in FUSED_BY or last.op in POINTWISE)
         direct = (self.stored[name] for name in inputs if self.precision is not None or name not in self.quantised)
-        whole = any(len(tensors) == 1 and self.maker.get(tensors[0]) is last for tensors in direct)
-        return last if open_ and whole else None
+        own = [tensors[0] for tensors in direct if len(tensors) == 1 and self.maker.get(tensors[0]) is last]
+        size = math.prod(self.shape(output))  # a broadcast to something larger is no part of the smaller one's kernel
+        return last if open_ and any(math.prod(self.shape(tensor)) == size for tensor in own) else None
 
     def join(self, node: NodeProto, inputs: list[str], kernel: Kernel) -> None:
         for name in inputs:
@@ -192,7 +193,7 @@ class _Planner:
         if kernel.groups > 1 and kernel.n == 1 and node.op_type == "Conv":
             kernel.kind = "depthwise"
         fixed = node.input[1] in self.constants
-        kernel.weights = math.prod(weight) if fixed else 0
+        kernel.weights, kernel.parameter = (math.prod(weight), node.input[1]) if fixed else (0, "")
         if self.precision is None and self.quantised.issuperset(node.input[:2]):
             kernel.precision = "int8"
         if self.precision == "int8" and fixed:
@@ -200,9 +201,10 @@ class _Planner:
 
     def edge(self, name: str, kernel: Kernel) -> Precision:
         """The precision in which a kernel reads a tensor."""
-        if self.precision is None:
-            return "int8" if name in self.quantised else self.float_type(name)
-        return kernel.precision
+        if self.precision is not None:
+            return kernel.precision
+        takes_int8 = kernel.precision == "int8" or kernel.kind == "copy"
+        return "int8" if name in self.quantised and takes_int8 else self.float_type(name)
 
     def float_type(self, name: str) -> Precision:
         if self.precision is not None:
@@ -213,7 +215,7 @@ class _Planner:
         """From the last kernel to the first: a tensor is stored as it is read, and copies run in what they store."""
         outputs = {t for o in self.graph.output for t in self.stored.get(o.name, ())}
         for tensor in outputs:
-            self.reads[tensor].add("fp32" if self.precision is None else self.float_type(tensor))
+            self.reads[tensor].add(self.float_type(tensor))
         for kernel in reversed(self.kernels):
             kept = {t: p for t, p in kernel.written.items() if self.reads[t]}
             for tensor, own in kept.items():
@@ -239,8 +241,9 @@ class _Planner:
             for tensor, how in kernel.read.items():
                 if tensor in have and have[tensor] != how and (tensor, how) not in seen:
                     seen.add((tensor, how))
-                    names = {"read": {tensor: have[tensor]}, "written": {tensor: how}}
-                    done.append(Kernel(f"{tensor} to {how}", "Reformat", "reformat", how, **names))
+                    change = Kernel(f"{tensor} to {how}", "Reformat", "reformat", how)
+                    change.read, change.written = {tensor: have[tensor]}, {tensor: how}
+                    done.append(change)
             done.append(kernel)
         self.kernels = done
 

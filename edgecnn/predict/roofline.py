@@ -1,11 +1,12 @@
-"""Milliseconds of every kernel on a board: the larger of arithmetic and memory traffic, and a launch (Williams et al. 2009,
-doi:10.1145/1498765.1498785).
+"""Microseconds of every kernel on a board: the larger of arithmetic and memory traffic, and a launch.
+
+A roofline (Williams et al. 2009, doi:10.1145/1498765.1498785) for each kernel.
 
 A product of m x n x k runs as tiles on the board's SMs, so a small layer leaves SMs idle: for each tile size and each
 split of k, waves = ceil(tiles / SMs), and a tile takes (k + prologue) products for each of its outputs. The fastest is
-taken, as TensorRT's timing would. The six constants of a kernel and the two of a runtime that launches from the CPU were
-fitted by `benchmarks/predict_table.py --fit` on published latencies; docs/targets.md tells the error, also on boards and
-networks that the fit had not seen.
+taken, as TensorRT's timing would. The six constants of a kernel and the two of a runtime that launches from the CPU
+were fitted by `benchmarks/predict_table.py --fit` on published latencies; docs/targets.md tells the error, also on
+boards and networks that the fit had not seen.
 """
 
 from __future__ import annotations
