@@ -209,7 +209,6 @@ def test_the_error_on_the_figures_that_were_fitted_on() -> None:
     assert error()["median"] <= 0.25 and error()["worst"] <= 2  # the aim, on boards that the fit did not see
 
 
-@pytest.mark.slow
 def test_the_stored_constants_and_errors_are_those_of_the_fit() -> None:
     import predict_table as table
 

@@ -34,7 +34,7 @@ POINTWISE = (
 FUSED_BY = ("conv", "depthwise")
 
 
-@dataclass
+@dataclass(eq=False)
 class Kernel:
     """One launch on the GPU. Multiply-accumulates: groups * m * n * k."""
 
