@@ -19,7 +19,7 @@ class Gpu:
 
     int8: int | None  # tensor cores
     fp16: int
-    fp32: int  # as TensorRT runs it: TF32 on tensor cores where there are such
+    fp32: int  # as TensorRT runs it: TF32 where the tensor cores have it
     cuda: int  # FP32 without tensor cores: 2 x CUDA cores
     source: str
 

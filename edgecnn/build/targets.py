@@ -87,5 +87,18 @@ def row(name: str) -> dict[str, Any]:
         "fp32_tflops": target.fp32_tflops,
         "power_w": list(target.power_w),
         "note": target.note,
-        "sources": {**target.sources, **({"rates": target.gpu.source} if target.gpu else {})},
+        "sources": {**target.sources, **_computed(target)},
+    }
+
+
+def _computed(target: Target) -> dict[str, str]:
+    """How the rates were computed."""
+    gpu = target.gpu
+    if gpu is None:
+        return {}
+    per_clock = {"int8_tops": gpu.int8, "fp16_tflops": gpu.fp16, "fp32_tflops": gpu.fp32}
+    return {
+        rate: f"computed: {target.sms} SMs x {ops} operations x {target.clock_ghz} GHz; {gpu.source}"
+        for rate, ops in per_clock.items()
+        if ops is not None
     }

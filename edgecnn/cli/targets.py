@@ -1,9 +1,8 @@
-"""The boards, and what a network would take on one of them."""
+"""The boards that engines are built for."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +46,6 @@ def _line(row: dict[str, Any]) -> tuple[str, ...]:
 def _sheet(row: dict[str, Any]) -> str:
     """A line a figure, with its source."""
     source = row["sources"]
-    computed = f"computed: SMs x operations a clock x clock; {source['rates']}" if "rates" in source else ""
     figures = [
         ("compute capability", row["sm"], "NVIDIA, CUDA GPU compute capability"),
         ("TensorRT", ", ".join(f"{v} (JetPack {k})" for k, v in row["jetpack"].items()), source.get("software", "")),
@@ -57,12 +55,12 @@ def _sheet(row: dict[str, Any]) -> str:
         ("bandwidth, GB/s", _number(row["bandwidth"]), source.get("bandwidth", "")),
         ("SMs", _number(row["sms"]), source.get("sms", "")),
         ("GPU clock, GHz", _number(row["clock_ghz"], 4), source.get("clock_ghz", "")),
-        ("dense INT8 TOPS", _number(row["int8_tops"]), computed),
-        ("dense FP16 TFLOPS", _number(row["fp16_tflops"]), computed),
-        ("FP32 TFLOPS", _number(row["fp32_tflops"]), f"{computed}; TF32 where the tensor cores have it"),
+        ("dense INT8 TOPS", _number(row["int8_tops"]), source.get("int8_tops", "")),
+        ("dense FP16 TFLOPS", _number(row["fp16_tflops"]), source.get("fp16_tflops", "")),
+        ("FP32 TFLOPS", _number(row["fp32_tflops"]), source.get("fp32_tflops", "")),
         ("power modes, W", _list(row["power_w"]), source.get("power_w", "")),
     ]
-    text = columns([(what, value, where if value not in ("", "no", "none") else "") for what, value, where in figures])
+    text = columns([figure for figure in figures if figure[1]])
     return "\n".join(filter(None, [f"{row['name']}: {row['title']}", text, row["note"]]))
 
 
@@ -72,63 +70,3 @@ def _number(value: float | None, digits: int = 1) -> str:
 
 def _list(values: list[float]) -> str:
     return ", ".join(_number(value) for value in values)
-
-
-@app.command()
-def predict(
-    network: Annotated[Path, typer.Argument(metavar="BUNDLE|ONNX", help="A compiled bundle, or an ONNX file.")],
-    target: Annotated[str, typer.Option(help="A board, such as orin-nano; see `edgecnn targets`.")],
-    precision: Annotated[
-        Literal["int8", "fp16", "fp32"] | None,
-        typer.Option(help="As if it were built so; as the file's Q/DQ pairs say unless given."),
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(metavar="N", min=0.001, help="List which boards hold so many frames a second.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Predict latency and memory on a board.
-
-    A roofline over the kernels that TensorRT would make, fitted on published latencies. It replaces no measurement.
-    """
-    from edgecnn.predict import boards, plan_of, summary
-    from edgecnn.predict import predict as predict_on
-
-    found = summary(predict_on(plan_of(network, precision), target, precision))
-    if fps is not None:
-        found |= {"fps": fps, "boards": boards(network, precision, fps)}
-    show(as_json, (found, _predicted(found)))
-
-
-def _predicted(found: dict[str, Any]) -> str:
-    memory, error = found["memory_mib"], found["error"]
-    counts = [f"{count} {kind}" for kind, count in found["by_precision"].items()]
-    bounds = [f"{kind} {count}" for kind, count in found["by_bound"].items()]
-    unseen = "" if found["generation_fitted"] else "; no latency of this GPU's generation was fitted on"
-    lines = [
-        f"predicted, not measured: {found['target']}, precision {found['precision']}",
-        f"latency  {found['graph_ms']:.2f} ms as a CUDA graph, {found['python_ms']:.2f} ms launched from Python",
-        f"error    median {error['median']:.0%}, worst {error['worst']:.1f}x: {error['figures']} published latencies, "
-        f"each on a board that the fit had not seen{unseen}",
-        f"kernels  {found['kernels']} ({', '.join(counts)}), {found['reformats']} reformats; "
-        f"most of the time: {', '.join(bounds)}",
-        f"memory   weights {memory['weights']:.1f} + activations {memory['activations']:.1f} + workspace at most "
-        f"{memory['workspace']} = {memory['sum']:.0f} MiB, without CUDA's own context",
-        "",
-        columns([("slowest kernel", "", "", "us", "bound by"), *(_kernel(k) for k in found["slowest"])]),
-    ]
-    if "boards" in found:
-        head = ("board", "", "CUDA graph ms", "Python ms", f"{found['fps']:g} frames/s")
-        lines += ["", "predicted, not measured", columns([head, *(_board(b) for b in found["boards"])])]
-    return "\n".join(lines)
-
-
-def _kernel(kernel: dict[str, Any]) -> tuple[str, ...]:
-    return kernel["name"], kernel["op"], kernel["precision"], f"{kernel['us']:.1f}", kernel["bound"]
-
-
-def _board(board: dict[str, Any]) -> tuple[str, ...]:
-    if board["graph_ms"] is None:
-        return board["target"], "", "", "", "its rates are not known"
-    verdict = board["holds"] if board["fits"] else "its memory is too small"
-    return board["target"], board["precision"], f"{board['graph_ms']:.2f}", f"{board['python_ms']:.2f}", verdict
