@@ -252,7 +252,8 @@ class QuantizeSection(Section):
 
 
 class BuildSection(Section):
-    target: str = "rtx-sm86"  # `edgecnn doctor` lists them
+    target: str = "rtx-sm86"  # `edgecnn targets` lists them
+    precision: Literal["int8", "fp16"] = "int8"  # fp16: for boards without INT8, built by hand on the board
     workspace_mib: Annotated[int, Field(gt=0)] = 256
 
 

@@ -41,7 +41,7 @@ def file(int8: ModelProto, tmp_path: Path) -> Path:
 def test_every_int8_target_with_a_tensorrt_we_speak_is_found() -> None:
     found = {name for name in TARGETS if TARGETS[name].int8 and TARGETS[name].supported}
     assert found == {
-        *("orin", "orin-nx", "orin-nano", "thor"),
+        *("orin", "orin-nx", "orin-nx-8", "orin-nano", "orin-nano-super", "thor"),
         *("rtx-sm80", "rtx-sm86", "rtx-sm89", "rtx-sm120", "rtx-sm121"),
     }
     for name in found:

@@ -40,6 +40,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "export": (BASE | {"zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
     "quantize": (BASE | {"data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
     "build": (BASE, {"numpy", "onnx", "tensorrt", "tensorrt_rtx"}),
+    "predict": (BASE | {"build", "quantize"}, {"numpy", "onnx"}),
     "backends": ({"errors", "bundle"}, {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"}),
     "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),
     "adas": ({"errors", "scene", "track"}, {"numpy"}),

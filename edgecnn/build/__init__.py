@@ -23,7 +23,10 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
-    """Check the INT8 file, build it, read the evidence. Raises BuildError, MissingDependency."""
+    """Check the INT8 file, build it, read the evidence. Raises BuildError, MissingDependency.
+
+    An FP16 engine, for a board without INT8, is built on the board: the BuildError tells what to carry there.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -36,7 +39,9 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     section = recipe.build
     if section is None:
         raise RecipeError("the recipe has no `build:` section", do="Add one with a target")
-    target = targets.find(section.target)
+    target = targets.find(section.target, section.precision)
+    if section.precision == "fp16":
+        raise targets.by_hand(section.target, bundle.file("fp32"), section.workspace_mib)
     source = bundle.file("int8")
     lint.require(source)
     name = f"model.{section.target}.engine"

@@ -8,72 +8,97 @@ Jetson's speed.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from edgecnn.build.boards import TARGETS, Dialect, Gpu, Target
 from edgecnn.errors import BuildError
 
-Dialect = Literal["trt", "rtx"]
+__all__ = ["TARGETS", "Dialect", "Gpu", "Target", "by_hand", "find", "lookup", "row"]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A board, or a generation of GPUs."""
-
-    title: str
-    dialect: Dialect
-    sm: int  # CUDA compute capability, major * 10 + minor
-    int8: bool  # whether convolutions can run in INT8
-    dla: int = 0  # deep-learning accelerators
-    memory_gib: tuple[int, ...] = ()  # of the variants sold; shared by CPU and GPU on a Jetson
-    software: Mapping[str, str] | None = None  # JetPack → TensorRT
-
-    @property
-    def supported(self) -> bool:
-        """Whether some JetPack brings a TensorRT that edgecnn's adapter speaks (10 or later)."""
-        return self.dialect == "rtx" or any(int(v.split(".")[0]) >= 10 for v in (self.software or {}).values())
-
-
-_ORIN = {"5.1": "8.5.2", "6.0": "8.6", "6.1-6.2": "10.3", "7.2.1": "10.16", "7.2.2+": "11.4.1"}
-_XAVIER = {"4.6": "8.2.1", "5.1": "8.5.2"}
-_OLD = {"4.6": "8.2.1"}
-
-# Memory sizes are NVIDIA's module data sheets'; nothing here was measured.
-TARGETS: Mapping[str, Target] = {
-    "orin": Target("Jetson AGX Orin", "trt", 87, True, 2, (32, 64), _ORIN),
-    "orin-nx": Target("Jetson Orin NX (16 GB: two DLAs, 8 GB: one)", "trt", 87, True, 2, (8, 16), _ORIN),
-    "orin-nano": Target("Jetson Orin Nano", "trt", 87, True, 0, (4, 8), _ORIN),
-    "thor": Target("Jetson Thor", "trt", 110, True, 0, (64, 128), {"7.0-7.1": "10.13", "7.2.1": "10.16"}),
-    "xavier": Target("Jetson AGX Xavier", "trt", 72, True, 2, (16, 32, 64), _XAVIER),
-    "xavier-nx": Target("Jetson Xavier NX", "trt", 72, True, 2, (8, 16), _XAVIER),
-    "nano": Target("Jetson Nano", "trt", 53, False, 0, (2, 4), _OLD),
-    "tx2": Target("Jetson TX2", "trt", 62, False, 0, (4, 8), _OLD),
-    "rtx-sm75": Target("GeForce RTX 20 and GTX 16 (Turing)", "rtx", 75, False),
-    "rtx-sm80": Target("A100, A30 (Ampere)", "rtx", 80, True),
-    "rtx-sm86": Target("GeForce RTX 30 (Ampere)", "rtx", 86, True),
-    "rtx-sm89": Target("GeForce RTX 40 (Ada)", "rtx", 89, True),
-    "rtx-sm120": Target("GeForce RTX 50 (Blackwell)", "rtx", 120, True),
-    "rtx-sm121": Target("DGX Spark (Blackwell)", "rtx", 121, True),
-}
-
-
-def find(name: str) -> Target:
-    """Raises BuildError for an unknown name, and for a board on which an INT8 network cannot become an INT8 engine."""
+def lookup(name: str) -> Target:
+    """Any known target. Raises BuildError for an unknown name, with the nearest known one."""
     target = TARGETS.get(name)
     if target is None:
         near = difflib.get_close_matches(name, TARGETS, 1)
         raise BuildError(
             f"no target '{name}'{f', did you mean {near[0]!r}?' if near else ''}", wanted=f"one of {', '.join(TARGETS)}"
         )
+    return target
+
+
+def find(name: str, precision: Literal["int8", "fp16"] = "int8") -> Target:
+    """A target for which an engine of this precision can be built.
+
+    Raises BuildError for an unknown name, for a board on which an INT8 network cannot become an INT8 engine, for FP16
+    where INT8 can be had, and for a board whose TensorRT edgecnn's adapter does not speak.
+    """
+    target = lookup(name)
+    who = f"{target.title} ({name}, SM {target.sm})"
+    if precision == "fp16":
+        if target.int8 or target.dialect == "rtx":
+            raise BuildError(f"`precision: fp16` is for boards without INT8, {who} is none", do="Leave precision out")
+        return target
+    if not target.int8 and target.dialect == "rtx":
+        why = "TensorRT for RTX turns INT8 convolutions into float there without a word"
+        raise BuildError(f"{who} cannot run INT8: {why}", wanted="a target with INT8")
     if not target.int8:
-        why = (
-            "TensorRT for RTX turns INT8 convolutions into float there without a word"
-            if target.dialect == "rtx"
-            else "its GPU has no INT8, and TensorRT refuses a Q/DQ network there"
+        raise BuildError(
+            f"{who} cannot run INT8: its GPU has no INT8, and TensorRT refuses a Q/DQ network there",
+            do=f"Build FP16 for it instead: `build: {{target: {name}, precision: fp16}}` in the recipe",
         )
-        raise BuildError(f"{target.title} ({name}, SM {target.sm}) cannot run INT8: {why}", wanted="a target with INT8")
     if not target.supported:
         newest = ", ".join(f"JetPack {k}: TensorRT {v}" for k, v in (target.software or {}).items())
         raise BuildError(f"{target.title} ends at {newest}", wanted="TensorRT 10 or 11, which edgecnn's adapter speaks")
     return target
+
+
+def by_hand(name: str, network: Path, workspace_mib: int) -> BuildError:
+    """What to carry to a board without INT8, and to type there: its TensorRT 8.2 has no Python that edgecnn runs on."""
+    target = lookup(name)
+    (jetpack, version), *_ = (target.software or {}).items()
+    engine = f"{network.stem}.{name}.engine"
+    return BuildError(
+        f"an FP16 engine for {target.title} is built on the board, by TensorRT {version} of JetPack {jetpack}",
+        do=f"Carry {network} there and run: /usr/src/tensorrt/bin/trtexec --onnx={network.name} --fp16 "
+        f"--workspace={workspace_mib} --saveEngine={engine}",
+    )
+
+
+def row(name: str) -> dict[str, Any]:
+    """All that is known of a target, the computed rates included, for tables and JSON; None: not known."""
+    target = TARGETS[name]
+    return {
+        "name": name,
+        "title": target.title,
+        "sm": f"{target.sm // 10}.{target.sm % 10}",
+        "dialect": target.dialect,
+        "int8": target.int8,
+        "jetpack": dict(target.software or {}),
+        "dla": target.dla,
+        "dla_version": target.dla_version,
+        "memory_gib": list(target.memory_gib),
+        "sms": target.sms,
+        "clock_ghz": target.clock_ghz,
+        "bandwidth": target.bandwidth,
+        "int8_tops": target.int8_tops,
+        "fp16_tflops": target.fp16_tflops,
+        "fp32_tflops": target.fp32_tflops,
+        "power_w": list(target.power_w),
+        "note": target.note,
+        "sources": {**target.sources, **_computed(target)},
+    }
+
+
+def _computed(target: Target) -> dict[str, str]:
+    """How the rates were computed."""
+    gpu = target.gpu
+    if gpu is None:
+        return {}
+    per_clock = {"int8_tops": gpu.int8, "fp16_tflops": gpu.fp16, "fp32_tflops": gpu.fp32}
+    return {
+        rate: f"computed: {target.sms} SMs x {ops} operations x {target.clock_ghz} GHz; {gpu.source}"
+        for rate, ops in per_clock.items()
+        if ops is not None
+    }
