@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from edgecnn.bundle import Bundle, atomic
+from edgecnn.bundle import Bundle, atomic, sha256
 from edgecnn.errors import BundleError, ModelError
 from edgecnn.memo import Memo
 from edgecnn.progress import Advance, bar
@@ -56,8 +56,7 @@ def sense(
     model, files = bundle.require_model(), [bundle.file(role) for role in ("int8", "fp32", "ranges")]
     exam = Exam.open(model, section.data, pictures, RunSettings.of(bundle).iou)
     network = Network(load(files[0]), _correction(json.loads(files[2].read_text("utf-8"))), exam.inputs[0])
-    digests = [digest for record in bundle.stages.values() for _, digest in record.files.values()]
-    key = hashlib.sha256(json.dumps([VERSION, digests, exam.digest()]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([VERSION, *map(sha256, files), exam.digest()]).encode()).hexdigest()
     memo = Memo.open(bundle.path / FOLDER / "evaluations.json", key)
     judge = _Judge(exam, network, Prefixes(network, exam.inputs, room), bundle, memo)
     started = time.perf_counter()
