@@ -124,8 +124,9 @@ def table(result: Mapping[str, Any], limit: int = 20) -> list[tuple[str, ...]]:
 def summary(result: Mapping[str, Any]) -> str:
     """What was found, in a few lines, and what to paste into the recipe."""
     metric, kept, count = result["metric"], result["kept"], result["evaluations"]
+    one = f" (one is {1 / result['pictures']:.4f})" if metric == "top1" else ""
     lines = [
-        f"{metric} on {result['pictures']} pictures: FP32 {result['fp32']['metric']:.4f}, INT8 "
+        f"{metric} on {result['pictures']} pictures{one}: FP32 {result['fp32']['metric']:.4f}, INT8 "
         f"{result['int8']['metric']:.4f}; may lose {result['max_drop']:g}"
     ]
     if kept["units"]:

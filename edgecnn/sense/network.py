@@ -51,10 +51,10 @@ class Network:
             raise ModelError("no Conv or Gemm of the network is INT8", wanted="a bundle that is quantised")
         self.floats = frozenset(node.name for node in kernels) - set(names)
         self.constants: dict[str, TensorProto] = dict(view.constants)
-        self._forms: dict[str, dict[int, str]] = {}  # kernel -> input index -> name of the constant it has in INT8
+        self.forms: dict[str, dict[int, str]] = {}  # kernel -> input index -> name of the constant it has in INT8
         for node in kernels:
             if node.name in steps:
-                self._forms[node.name] = self._both(node.name, list(node.input), steps[node.name], correction)
+                self.forms[node.name] = self._both(node.name, list(node.input), steps[node.name], correction)
         self.positions = {node.name: i for i, node in enumerate(view.graph.node)}
         members, macs = owners(view), multiply_adds(self.model, sample)
         operators = {n: tuple(o.op_type for o in view.graph.node if members[o.name] == n) for n in names}
@@ -91,7 +91,7 @@ class Network:
         result = insert(self._skeleton, points, self.scale, ())
         for node in result.graph.node:
             if node.name in chosen.kernels:
-                for index, name in self._forms[node.name].items():
+                for index, name in self.forms[node.name].items():
                     node.input[index] = name
         return result
 
@@ -145,7 +145,8 @@ def rounded(weight: F32, steps: F32) -> F32:
 def owners(view: View) -> dict[str, str | None]:
     """Node → the kernel into which it fuses, itself for a kernel, None for what stands alone (pools, copies).
 
-    An Add fuses with the later-made of its inputs, as the placement has it; so do the two nodes of SiLU.
+    An Add fuses with the later-made of its inputs, as the placement has it; so do the two nodes of SiLU. Behind an
+    activation TensorRT may give an Add a kernel of its own; the pair on its skip still comes and goes with this unit.
     """
     order = {node.name: i for i, node in enumerate(view.graph.node)}
     owner: dict[str, str | None] = {}
