@@ -254,8 +254,8 @@ def test_coco_pictures_are_compared_in_all_of_cocos_classes_where_the_network_ha
     content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "cat"}]}
     (tmp_path / "annotations" / "instances_x.json").write_text(json.dumps(content), "utf-8")
     data = DataSection(kind="coco", path=tmp_path)
-    assert accuracy._dataset(replace(MODEL, classes=("cat", "car", "dog")), data).classes == ("car", "cat")
-    assert accuracy._dataset(replace(MODEL, classes=ROAD), data).classes == ROAD
+    assert accuracy.boxed(replace(MODEL, classes=("cat", "car", "dog")), data).classes == ("car", "cat")
+    assert accuracy.boxed(replace(MODEL, classes=ROAD), data).classes == ROAD
 
 
 def test_a_classifier(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "scene": (set(), {"numpy"}),
     "bundle": ({"errors"}, set()),
     "recipe": ({"errors", "bundle"}, {"pydantic", "yaml"}),
+    "memo": ({"bundle"}, set()),
     "vision": (BASE, {"numpy", "cv2"}),
     "data": (BASE | {"vision"}, {"numpy", "cv2"}),
     "zoo": (BASE | {"vision", "data", "metrics"}, {"numpy", "torch", "safetensors", "cv2"}),
-    "slim": (BASE | {"zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
+    "slim": (BASE | {"memo", "zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
     "classify": (BASE | {"zoo", "data"}, set()),
     "export": (BASE | {"zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
     "quantize": (BASE | {"data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
@@ -50,6 +51,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
     "check": (BASE | {"vision", "data", "backends", "run", "metrics"}, {"numpy"}),
     "report": (BASE, set()),
+    "sense": (
+        BASE | {"memo", "vision", "data", "backends", "quantize", "run", "metrics", "check", "report"},
+        {"numpy", "onnx", "onnxruntime"},
+    ),
     "explain": (BASE | {"vision", "data", "zoo", "report"}, {"numpy", "torch", "cv2"}),
     "compile": (BASE | {"zoo", "slim", "export", "quantize", "build"}, set()),
 }

@@ -16,6 +16,7 @@ from edgecnn import zoo
 from edgecnn.bundle import ModelSpec
 from edgecnn.compile import compile_recipe
 from edgecnn.errors import ModelError, RecipeError
+from edgecnn.memo import Memo
 from edgecnn.recipe import DataSection, FinetuneStep, ModelSection, Recipe, SearchStep
 from edgecnn.report import write_report
 from edgecnn.report.svg import scatter
@@ -24,7 +25,7 @@ from edgecnn.slim.latency import LatencyTable, whole
 from edgecnn.slim.prune import importance, keep
 from edgecnn.slim.search import POINTS, STATE, searched
 from edgecnn.slim.search.policies import POLICIES, evolutionary, greedy, sensitivity, uniform
-from edgecnn.slim.search.problem import Memo, Problem, fingerprint
+from edgecnn.slim.search.problem import Problem, fingerprint
 from edgecnn.zoo.batches import Batchable
 from edgecnn.zoo.count import size
 

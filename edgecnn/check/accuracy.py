@@ -49,13 +49,7 @@ def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) 
 def _classify(
     model: ModelSpec, backends: dict[Precision, Backend], data: DataSection
 ) -> tuple[dict[str, Figures], int]:
-    dataset = open_dataset(data)
-    if set(model.classes) < set(dataset.classes):
-        dataset = Narrowed(dataset, model.classes)
-    if len(dataset.classes) != len(model.classes):
-        raise ModelError(
-            f"a network of {len(model.classes)} classes", wanted=f"{len(dataset.classes)}, as in data '{data.kind}'"
-        )
+    dataset = labelled(model, data)
     preprocess, labels = Preprocess(model), []
     scores: dict[Precision, list[Any]] = {p: [] for p in backends}
     with bar("check", len(dataset)) as advance:
@@ -72,10 +66,22 @@ def _classify(
     return figures, len(labels)
 
 
+def labelled(model: ModelSpec, data: DataSection) -> Dataset:
+    """Pictures for a classifier. Raises ModelError where their classes are not the network's."""
+    dataset = open_dataset(data)
+    if set(model.classes) < set(dataset.classes):
+        dataset = Narrowed(dataset, model.classes)
+    if len(dataset.classes) != len(model.classes):
+        raise ModelError(
+            f"a network of {len(model.classes)} classes", wanted=f"{len(dataset.classes)}, as in data '{data.kind}'"
+        )
+    return dataset
+
+
 def _detect(
     model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
 ) -> tuple[dict[str, Figures], int]:
-    dataset = _dataset(model, data)
+    dataset = boxed(model, data)
     words = Vocabulary.of(model.classes, dataset.classes)
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
     pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
@@ -89,8 +95,9 @@ def _detect(
     return {p: evaluate_detections(rows, words.classes, words.groups()) for p, rows in pairs.items()}, len(dataset)
 
 
-def _dataset(model: ModelSpec, data: DataSection) -> Dataset:
-    """With the files' own classes where the network knows them all (COCO's 80), else with those of the road."""
+def boxed(model: ModelSpec, data: DataSection) -> Dataset:
+    """Pictures for a detector, with the files' own classes where the network knows them all (COCO's 80), else with
+    those of the road."""
     if data.kind in ("coco", "kitti", "voc"):
         own = open_dataset(data, raw=True)
         if set(own.classes) <= set(model.classes):

@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import predict, stages, targets, use
+from edgecnn.cli import predict, sense, stages, targets, use
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
-__all__ = ["app", "main", "predict", "stages", "targets", "use"]
+__all__ = ["app", "main", "predict", "sense", "stages", "targets", "use"]
 
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings
 

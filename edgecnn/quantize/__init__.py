@@ -2,7 +2,7 @@
 
 model.int8.onnx      FP32-typed Q/DQ, int8, zero point 0: what TensorRT 8 to 11 and TensorRT for RTX read
 model.int8.cpu.onnx  unsigned activations, int8 weights: what onnxruntime runs fast
-ranges.json          the magnitude of every quantised tensor that becomes level 127
+ranges.json          the magnitude of every quantised tensor that becomes level 127; the corrections of the biases
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from edgecnn.errors import MissingDependency
 if TYPE_CHECKING:
     from edgecnn.recipe import Recipe
 
-VERSION = 1
+VERSION = 2
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

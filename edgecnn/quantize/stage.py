@@ -156,4 +156,8 @@ def ranges_json(result: Quantized, section: QuantizeSection, count: int) -> Mapp
         "bins": section.bins,
         "pictures": count,
         "amax": {name: result.amax[name] for name in sorted(result.amax)},
+        # what the INT8 files' biases hold beyond the network's own: whoever leaves a kernel float takes it back
+        "bias_correction": {
+            name: [float(f"{mean:.6g}") for mean in result.rounding[name].mean] for name in result.plan.kernels
+        },
     }

@@ -12,6 +12,7 @@ from edgecnn.errors import InputError
 from edgecnn.report.inside import inside
 from edgecnn.report.page import page
 from edgecnn.report.runs import Run
+from edgecnn.report.sense import sensed
 
 __all__ = ["write_report"]
 
@@ -26,10 +27,11 @@ def write_report(
 ) -> Path:
     """Write `out` atomically and return it. `bench` and `check` are what those commands printed with --json.
 
-    What `edgecnn explain` left in the bundle is in it too. Raises InputError where a run's folder or a JSON file is
-    missing or damaged.
+    What `edgecnn sense` and `edgecnn explain` left in the bundle is in it too. Raises InputError where a run's folder
+    or a JSON file is missing or damaged.
     """
-    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), inside(bundle))
+    found = sensed(bundle) + inside(bundle)
+    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), found)
     with atomic(out) as temporary:
         temporary.write_text(text, "utf-8")
     return out

@@ -124,6 +124,43 @@ def scatter(rows: Mapping[str, Sequence[tuple[float, float]]], across: str, up: 
     return _svg(height + 38, body, title)
 
 
+def frontier(
+    rows: Mapping[str, Sequence[tuple[float, float]]], level: tuple[float, str], across: str, up: str, title: str
+) -> str:
+    """Points (per cent, value) of several kinds, as `scatter`, but values from the least to the largest, a line through
+    the best that no point with fewer per cent reaches, and a named level across."""
+    left, right, height = 70.0, 20.0, 260.0
+    points = sorted((point for row in rows.values() for point in row), key=lambda point: (point[0], -point[1]))
+    values = [*(y for _, y in points), level[0]]
+    step = ticks(max(max(values) - min(values), 1e-4))[1]
+    low, count = math.floor(min(values) / step), math.ceil(max(values) / step - math.floor(min(values) / step)) or 1
+    wide, high = (WIDTH - left - right) / 100, (height - 30) / count
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        return left + x * wide, height - (y / step - low) * high
+
+    body = []
+    for i in range(count + 1):
+        value = (low + i) * step
+        y = place(0, value)[1]
+        body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 8, y + 4, f"{value:.4g}", "axis", "end")]
+    body += [_text(place(x, 0)[0], height + 16, str(x), "axis", "middle") for x in range(0, 101, 20)]
+    body += [_text(left, 12, up, "axis"), _text(WIDTH - right, height + 32, across, "axis", "end")]
+    y = place(0, level[0])[1]
+    body += [_line(left, y, WIDTH - right, y, "level"), _text(WIDTH - right, y - 4, level[1], "axis", "end")]
+    best: list[tuple[float, float]] = []
+    for point in points:
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    body.append(f'<path class="curve" d="M{"L".join("{:.1f} {:.1f}".format(*place(*point)) for point in best)}"/>')
+    for kind, (name, row) in enumerate(rows.items()):
+        for point in row:
+            cx, cy = place(*point)
+            tip = escape(f"{name}: {point[0]:.1f} {across}, {up} {point[1]:.4g}")
+            body.append(f'<circle class="s{kind}" cx="{cx:.1f}" cy="{cy:.1f}" r="5"><title>{tip}</title></circle>')
+    return _svg(height + 38, body, title)
+
+
 class Timeline:
     """Strips under one another that share the time axis: spans, marks, a curve. `svg` puts them together."""
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from edgecnn.bundle import ModelSpec, atomic
 from edgecnn.errors import ModelError
+from edgecnn.memo import Memo
 from edgecnn.progress import note
 from edgecnn.recipe import SearchStep, TrainSection
 from edgecnn.slim.channels import LayerShape, families, layout
@@ -25,7 +26,7 @@ from edgecnn.slim.finetune import finetuned
 from edgecnn.slim.latency import LatencyTable, whole
 from edgecnn.slim.prune import importance, weigh
 from edgecnn.slim.search.policies import POLICIES, greedy, uniform
-from edgecnn.slim.search.problem import Cost, Memo, Problem, described, fingerprint
+from edgecnn.slim.search.problem import Cost, Problem, described, fingerprint
 from edgecnn.zoo.batches import Batchable
 from edgecnn.zoo.count import size
 from edgecnn.zoo.evaluate import accuracy

@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edgecnn.bundle import ModelSpec, atomic
+from edgecnn.bundle import ModelSpec
+from edgecnn.memo import Memo
 from edgecnn.slim.channels import Cut, Family, LayerShape, Layout, after, apply_cut
 from edgecnn.slim.finetune import mean_statistics
 from edgecnn.slim.prune import keep
@@ -28,34 +28,6 @@ LEVELS = 8  # a family keeps eighths of its channels
 TOGETHER = 64  # pictures that a network sees at once
 
 Cost = Callable[[LayerShape], float]
-
-
-@dataclass
-class Memo:
-    """Numbers by name, on disk. What was found under another key is forgotten."""
-
-    path: Path | None
-    key: str
-    values: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def open(cls, path: Path | None, key: str) -> Memo:
-        if path is not None and path.is_file():
-            try:
-                data = json.loads(path.read_text("utf-8"))
-            except ValueError:
-                data = {}  # cut short by a power failure: nothing is lost but time
-            if data.get("key") == key:
-                return cls(path, key, data["values"])
-        return cls(path, key)
-
-    def get(self, name: str, find: Callable[[], float]) -> float:
-        if name not in self.values:
-            self.values[name] = find()
-            if self.path is not None:
-                with atomic(self.path) as temporary:
-                    temporary.write_text(json.dumps({"key": self.key, "values": self.values}), "utf-8")
-        return self.values[name]
 
 
 @dataclass(frozen=True)
@@ -93,7 +65,7 @@ class Problem:
 
     def loss(self, cut: Cut) -> float:
         """Mean loss over the pictures after a cut."""
-        return self.memo.get(self._name(cut), lambda: self._loss(self.network(cut)))
+        return float(self.memo.get(self._name(cut), lambda: self._loss(self.network(cut))))
 
     def knows(self, cut: Cut) -> bool:
         """Whether the loss after this cut was found before."""
