@@ -1,20 +1,30 @@
 """Build: the INT8 network → an engine for one target, and evidence of what became INT8 in it.
 
-model.<target>.engine    TensorRT's own format: it fits one GPU generation and one version only
+model.<target>.engine         TensorRT's own format: it fits one GPU generation and one version only
+model.<target>.log            every line that the builder said
+model.<target>.layers.json    TensorRT's own list of the engine's layers, where the engine could be loaded
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.bundle import Bundle, atomic
-from edgecnn.errors import MissingDependency, RecipeError
+from edgecnn.bundle import Bundle, StageRecord, atomic, sha256
+from edgecnn.errors import BuildError, MissingDependency, RecipeError
 from edgecnn.progress import note
 
 if TYPE_CHECKING:
-    from edgecnn.recipe import Recipe
+    from edgecnn.build.network import Options
+    from edgecnn.recipe import BuildSection, Recipe
 
-VERSION = 1
+VERSION = 2
+MODULES = {"rtx": "tensorrt_rtx", "trt": "tensorrt"}  # dialect → the binding's name
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -31,7 +41,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
             "onnx is not installed: the check before the build needs it", do="Run: pip install onnx"
         ) from error
 
-    from edgecnn.build import lint, targets, worker, xray
+    from edgecnn.build import lint, readers, targets, worker, xray
 
     section = recipe.build
     if section is None:
@@ -39,26 +49,81 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     target = targets.find(section.target)
     source = bundle.file("int8")
     lint.require(source)
+    built = worker.build_apart(source, target, options(section))
+    texts = {"build_log": ("log", "\n".join(built.log)), "layers": ("layers.json", built.layers)}
+    files = {role: f"model.{section.target}.{ending}" for role, (ending, text) in texts.items() if text}
+    for role, name in files.items():
+        with atomic(bundle.path / name) as temporary:
+            temporary.write_text(texts[role][1], "utf-8")
     name = f"model.{section.target}.engine"
     with atomic(bundle.path / name) as temporary:
-        built = worker.build_apart(source, target, section.workspace_mib, temporary)
-    seen = xray.xray(built.log, lint.meant(onnx.load(source)))
+        temporary.write_bytes(built.engine)
+    layers = readers.inspector(built.layers) if built.layers else readers.log(built.log)
+    seen = xray.xray(layers, lint.meant(onnx.load(source)))
     note(f"{section.target}: {seen}")
+    made = made_for(sha256(source), target.dialect, built.version, target.sm, built.flags)
     facts = {
         "target": section.target,
         "sm": target.sm,
         "seconds": round(built.seconds, 2),
-        "bytes": (bundle.path / name).stat().st_size,
+        "bytes": len(built.engine),
         "kernels_meant_int8": seen.meant,
         "kernels_int8": seen.int8,
         "evidence": str(seen),
         "layers": seen.table().splitlines(),
+        "engine": made,
     }
     return bundle.with_stage(
         "build",
         settings=settings(recipe),
         version=VERSION,
-        files={"engine": name},
+        files={"engine": name, **files},
         facts=facts,
-        tools={"tensorrt_rtx" if target.dialect == "rtx" else "tensorrt": built.version},
+        tools={MODULES[target.dialect]: built.version},
     )
+
+
+def options(section: BuildSection) -> Options:
+    """What the recipe says to the builder."""
+    from edgecnn.build.network import Options
+
+    return Options(section.workspace_mib, section.fp16, section.version_compatible)
+
+
+def made_for(onnx: str, dialect: str, version: str, sm: int, flags: tuple[str, ...]) -> dict[str, Any]:
+    """All that an engine depends on, and their hash: two engines of one key answer alike. `onnx`: sha256."""
+    parts = {"onnx": onnx, "runtime": MODULES[dialect], "version": version, "sm": sm, "flags": list(flags)}
+    return {"key": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16], **parts}
+
+
+def stale(record: StageRecord) -> str:
+    """Why `edgecnn build` must build again although nothing in the bundle changed; "" if it need not.
+
+    Only a TensorRT that is here counts: a desk without one keeps the engine that a board made.
+    """
+    made: Mapping[str, Any] = record.facts.get("engine", {})
+    if not made:
+        return "its manifest does not say which TensorRT built it, making it again"
+    here = installed(made["runtime"])
+    if not here or fits(made["version"], here, made["flags"]):
+        return ""
+    return f"the engine was built by {made['runtime']} {made['version']} and {here} is here, making it again"
+
+
+def fits(built: str, here: str, flags: list[str]) -> bool:
+    """Whether one version of TensorRT loads another's engine. 10.3.0 and 10.3.0.26 are one version told differently."""
+    old, new = ([int(part) for part in text.split(".") if part.isdigit()] for text in (built, here))
+    return all(a == b for a, b in zip(old, new, strict=False)) or ("VERSION_COMPATIBLE" in flags and new >= old)
+
+
+def installed(module: str) -> str:
+    """The version of a TensorRT binding; "" where there is none."""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        if importlib.util.find_spec(module) is None:
+            return ""
+    try:
+        return str(importlib.import_module(module).__version__)
+    except ImportError as error:
+        raise BuildError(f"{module} is here and does not import ({error})", do="Look at `edgecnn doctor`") from error

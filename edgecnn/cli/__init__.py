@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import stages, use
+from edgecnn.cli import cache, stages, use, xray
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
-__all__ = ["app", "main", "stages", "use"]
+__all__ = ["app", "cache", "main", "stages", "use", "xray"]
 
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings
 
