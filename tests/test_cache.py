@@ -35,7 +35,7 @@ def int8() -> ModelProto:
     return quantize(tiny(), feeds(4), QuantizeSection(keep_float=("left",))).tensorrt
 
 
-# --- the text ----------------------------------------------------------------------------------------------------------
+# --- the text --------------------------------------------------------------------------------------------------------
 
 
 def test_the_known_example() -> None:
@@ -65,14 +65,18 @@ def test_the_number_of_a_version(version: str, wanted: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "words"), [("11.4.0", "reads no calibration cache"), ("7.1.3", "wanted 8, 9 or 10"), ("x", "no version")]
+    ("version", "words"),
+    [("11.4.0", "reads no calibration cache"), ("7.1.3", "wanted 8, 9 or 10"), ("x", "no version")],
 )
 def test_versions_without_a_cache_are_refused(version: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         number(version)
 
 
-names = st.text(st.characters(codec="utf-8", exclude_characters="\n\r", exclude_categories=("Cs", "Zs", "Cc", "Zl", "Zp")), min_size=1)
+names = st.text(
+    st.characters(codec="utf-8", exclude_characters="\n\r", exclude_categories=("Cs", "Zs", "Cc", "Zl", "Zp")),
+    min_size=1,
+)
 positive = st.floats(width=32, min_value=2.0**-126, allow_infinity=False).map(np.float32)
 
 
@@ -108,7 +112,11 @@ def test_a_name_that_a_line_cannot_hold(name: str) -> None:
         write(Calibration({name: np.float32(1)}), "8.5.2")
 
 
-@given(st.lists(st.text(st.characters(codec="ascii", exclude_characters=",:\n\r", exclude_categories=("Cc", "Zs")), min_size=1)))
+@given(
+    st.lists(
+        st.text(st.characters(codec="ascii", exclude_characters=",:\n\r", exclude_categories=("Cc", "Zs")), min_size=1)
+    )
+)
 def test_layer_lists_survive(floats: list[str]) -> None:
     assert read_precisions(write_precisions(floats)) == tuple(floats)
 
@@ -119,7 +127,7 @@ def test_a_list_of_anything_else_is_refused(text: str) -> None:
         read_precisions(text)
 
 
-# --- networks ----------------------------------------------------------------------------------------------------------
+# --- networks --------------------------------------------------------------------------------------------------------
 
 
 def activation_scales(model: ModelProto) -> dict[str, bytes]:

@@ -7,16 +7,11 @@ model.<target>.layers.json    TensorRT's own list of the engine's layers, where 
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import json
-from collections.abc import Mapping
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import Bundle, StageRecord, atomic, sha256
-from edgecnn.errors import BuildError, MissingDependency, RecipeError
+from edgecnn.engine import installed, misfit, tie
+from edgecnn.errors import MissingDependency, RecipeError
 from edgecnn.progress import note
 
 if TYPE_CHECKING:
@@ -61,7 +56,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     layers = readers.inspector(built.layers) if built.layers else readers.log(built.log)
     seen = xray.xray(layers, lint.meant(onnx.load(source)))
     note(f"{section.target}: {seen}")
-    made = made_for(sha256(source), target.dialect, built.version, target.sm, built.flags)
+    runtime = MODULES[target.dialect]
     facts = {
         "target": section.target,
         "sm": target.sm,
@@ -71,7 +66,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
         "kernels_int8": seen.int8,
         "evidence": str(seen),
         "layers": seen.table().splitlines(),
-        "engine": made,
+        "engine": tie(sha256(source), runtime, built.version, target.sm, built.flags),
     }
     return bundle.with_stage(
         "build",
@@ -79,7 +74,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
         version=VERSION,
         files={"engine": name, **files},
         facts=facts,
-        tools={MODULES[target.dialect]: built.version},
+        tools={runtime: built.version},
     )
 
 
@@ -90,40 +85,12 @@ def options(section: BuildSection) -> Options:
     return Options(section.workspace_mib, section.fp16, section.version_compatible)
 
 
-def made_for(onnx: str, dialect: str, version: str, sm: int, flags: tuple[str, ...]) -> dict[str, Any]:
-    """All that an engine depends on, and their hash: two engines of one key answer alike. `onnx`: sha256."""
-    parts = {"onnx": onnx, "runtime": MODULES[dialect], "version": version, "sm": sm, "flags": list(flags)}
-    return {"key": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16], **parts}
-
-
 def stale(record: StageRecord) -> str:
     """Why `edgecnn build` must build again although nothing in the bundle changed; "" if it need not.
 
     Only a TensorRT that is here counts: a desk without one keeps the engine that a board made.
     """
-    made: Mapping[str, Any] = record.facts.get("engine", {})
-    if not made:
-        return "its manifest does not say which TensorRT built it, making it again"
-    here = installed(made["runtime"])
-    if not here or fits(made["version"], here, made["flags"]):
-        return ""
-    return f"the engine was built by {made['runtime']} {made['version']} and {here} is here, making it again"
-
-
-def fits(built: str, here: str, flags: list[str]) -> bool:
-    """Whether one version of TensorRT loads another's engine. 10.3.0 and 10.3.0.26 are one version told differently."""
-    old, new = ([int(part) for part in text.split(".") if part.isdigit()] for text in (built, here))
-    return all(a == b for a, b in zip(old, new, strict=False)) or ("VERSION_COMPATIBLE" in flags and new >= old)
-
-
-def installed(module: str) -> str:
-    """The version of a TensorRT binding; "" where there is none."""
-    try:
-        return metadata.version(module)
-    except metadata.PackageNotFoundError:
-        if importlib.util.find_spec(module) is None:
-            return ""
-    try:
-        return str(importlib.import_module(module).__version__)
-    except ImportError as error:
-        raise BuildError(f"{module} is here and does not import ({error})", do="Look at `edgecnn doctor`") from error
+    tied = record.facts["engine"]
+    here = installed(tied["runtime"])
+    why = misfit(tied, here) if here else ""
+    return f"the engine is stale ({why}), making it again" if why else ""

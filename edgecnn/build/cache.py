@@ -84,7 +84,9 @@ def read(text: str) -> Calibration:
             continue
         match = _LINE.match(line)
         if match is None:
-            raise InputError(f"line {row} of the calibration cache is {line[:60]!r}", wanted="tensor: hexadecimal scale")
+            raise InputError(
+                f"line {row} of the calibration cache is {line[:60]!r}", wanted="tensor: hexadecimal scale"
+            )
         scale = np.frombuffer(bytes.fromhex(match["hex"].zfill(8)), ">f4")[0].astype(np.float32)
         if not (np.isfinite(scale) and scale > 0):
             raise InputError(f"line {row}: the scale of {match['name']} is {scale}", wanted="a positive number")
@@ -133,9 +135,7 @@ def calibration(model: ModelProto) -> Calibration:
         if maker is not None and maker.op_type in ABSORBED:
             scales.setdefault(maker.input[0], scale)
     if not scales:
-        raise ModelError(
-            "the network holds no Q/DQ pairs", wanted="a quantised one", do="Run: edgecnn quantize RECIPE"
-        )
+        raise ModelError("the network holds no Q/DQ pairs", wanted="a quantised one", do="Run: edgecnn quantize RECIPE")
     int8 = set(meant(model))
     return Calibration(scales, tuple(n.name for n in model.graph.node if n.op_type in KERNELS and n.name not in int8))
 

@@ -68,7 +68,7 @@ def build_plan(
     network = builder.create_network(_creation(trt, typed))
     parser = trt.OnnxParser(network, listener)
     if not parser.parse(onnx.read_bytes()) or network.num_layers == 0:
-        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)] or ["it holds no layers"]
+        reasons = [error.desc() for error in map(parser.get_error, range(parser.num_errors))] or ["it holds no layers"]
         raise BuildError(f"{trt.__name__} {trt.__version__} does not read {onnx.name}: {reasons[0]}"[:400])
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -91,12 +91,11 @@ def build_plan(
     if plan is None:
         reason = (listener.errors or ["no reason given"])[-1]
         raise BuildError(f"{trt.__name__} {trt.__version__} does not build {onnx.name}: {reason}"[:400])
-    timed = b"" if timing is None else bytes(config.get_timing_cache().serialize())
-    return Plan(bytes(plan), listener.lines, str(trt.__version__), flags, timed)
+    return Plan(bytes(plan), listener.lines, str(trt.__version__), flags, b"" if timing is None else _timed(config))
 
 
 def inspect(trt: Any, plan: bytes) -> str:
-    """The layers that an engine really has, as TensorRT's inspector writes them in JSON; "" if it does not load here."""
+    """The layers that an engine really has, in the JSON of TensorRT's inspector; "" if it does not load here."""
     runtime = trt.Runtime(_listener(trt))
     if hasattr(runtime, "engine_host_code_allowed"):
         runtime.engine_host_code_allowed = True  # a version-compatible engine brings its own runtime; we just built it
@@ -145,7 +144,7 @@ def _flags(trt: Any, network: Any, config: Any, options: Options, typed: bool) -
 
 
 def _quantised(trt: Any, network: Any) -> bool:
-    return any(network.get_layer(i).type == trt.LayerType.QUANTIZE for i in range(network.num_layers))
+    return any(layer.type == trt.LayerType.QUANTIZE for layer in map(network.get_layer, range(network.num_layers)))
 
 
 def _profile(builder: Any, network: Any, config: Any, shapes: Mapping[str, tuple[Shape, Shape, Shape]]) -> None:
@@ -171,6 +170,11 @@ def _times(config: Any, timing: bytes) -> None:
     """Start from what was timed before; TensorRT itself tells whether that fits this GPU and version."""
     if not config.set_timing_cache(config.create_timing_cache(timing), False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _timed(config: Any) -> bytes:
+    cache = config.get_timing_cache()
+    return bytes(cache.serialize())
 
 
 def _listener(trt: Any) -> Any:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edgecnn.build.network import Options, Plan, build_plan, inspect
 from edgecnn.bundle import atomic
+from edgecnn.engine import sms
 from edgecnn.errors import BuildError, MissingDependency
-from edgecnn.gpu import sms
 from edgecnn.progress import note
 
 OLDEST = (8, 2)
@@ -39,7 +39,9 @@ def build(onnx: Path, sm: int, options: Options) -> tuple[Plan, str]:
         raise BuildError(f"TensorRT {version}", wanted="TensorRT 8.2 or later", do="Upgrade JetPack to 4.6 or later")
     here = sms()
     if not here:
-        raise MissingDependency("no CUDA device is usable here", wanted=f"one of SM {sm}", do="Look at `edgecnn doctor`")
+        raise MissingDependency(
+            "no CUDA device is usable here", wanted=f"one of SM {sm}", do="Look at `edgecnn doctor`"
+        )
     if sm not in here:
         raise BuildError(
             f"the GPU of this machine is SM {here[0]}, and the target's is SM {sm}",

@@ -7,7 +7,7 @@ evidence about the graph, and says nothing about speed on a Jetson.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,15 @@ class XRay:
     unseen: tuple[str, ...]  # kernels that no layer names
     layers: tuple[Layer, ...]
     source: str = ""  # where the layers come from, with what they are evidence of
+    built: bool = True  # False: a network, which only asks
 
     @property
     def reformats(self) -> int:
         return sum(layer.reformat for layer in self.layers)
 
     def __str__(self) -> str:
+        if not self.built:
+            return f"INT8 is asked for in {self.meant} kernels"
         if self.int8 is None:
             return f"no evidence: the build log names none of the {self.meant} kernels meant for INT8"
         missing = f", in float: {', '.join(self.floats[:3])}" if self.floats else ""
@@ -70,6 +73,7 @@ class XRay:
         rows = [{**asdict(layer), "kernel": layer.kernel} for layer in self.layers]
         return {
             "source": self.source,
+            "built": self.built,
             "summary": self.summary(),
             "int8": self.int8,
             "meant": self.meant,
@@ -155,7 +159,7 @@ def _network(path: Path, source: str) -> XRay:
     layers = readers.network(model)
     if not layers:
         raise InputError(f"{path} holds no layers", wanted="an ONNX network")
-    return xray(layers, lint.meant(model), f"{path.name}: {source}")
+    return replace(xray(layers, lint.meant(model), f"{path.name}: {source}"), built=False)
 
 
 def _bundle(bundle: Bundle) -> XRay:
@@ -180,11 +184,10 @@ def difference(a: XRay, b: XRay) -> list[tuple[str, str, str]]:
         one, other = first.get(node, "not there"), second.get(node, "not there")
         if one != other:
             rows.append((node, one, other))
-    if a.reformats != b.reformats:
+    if a.built and b.built and a.reformats != b.reformats:
         rows.append(("(layers that only reformat)", str(a.reformats), str(b.reformats)))
     return rows
 
 
 def _precisions(layers: Iterable[Layer]) -> dict[str, str]:
     return {_own(x): f"{x.input or '?'} × {x.weight or '?'} → {x.output or '?'}" for x in layers if x.kernel}
-

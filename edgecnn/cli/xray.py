@@ -29,7 +29,7 @@ def xray(
     if html:
         from edgecnn.report.xray import write_page
 
-        write_page(html, seen, differs)
+        write_page(html, [ray.json() for ray in seen], differs)
     lines = []
     for ray in seen:
         lines += [ray.source, columns([rays.HEAD, *ray.rows()]), ray.summary(), str(ray), ""]
