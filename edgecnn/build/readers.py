@@ -27,7 +27,7 @@ _LINE = re.compile(
     r"^Name: (?P<name>\S+), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)\], Constants: \[(?P<constants>.*)\], "
     r"Outputs: \[(?P<outputs>.*)\], TacticName: (?P<tactic>.*?), StreamId:.*?Metadata: ?(?P<metadata>.*)$"
 )
-_TENSOR = re.compile(r"Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")
+_TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")  # a variable dimension is no number
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _PLUMBING = re.compile(r"(_Q|_DQ|\.weight|\.bias)$|quantize", re.IGNORECASE)
 _TYPES = (  # a word in the inspector's text → the one name that edgecnn has for the type
@@ -83,7 +83,7 @@ def log(lines: Iterable[str]) -> tuple[Layer, ...]:
                 first["outputs"],
                 first["constants"],
                 tuple(_NODE.findall(match["metadata"])),
-                sum(math.prod(int(n) for n in dims.split(",") if n) for dims, _ in tensors["constants"]),
+                sum(math.prod(int(n) for n in dims.split(",") if n.isdigit()) for dims, _ in tensors["constants"]),
                 match["tactic"].startswith(("__myl_Move", "__myl_Tran", "__myl_Cast_")),
             )
         )
