@@ -38,9 +38,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
 
     from edgecnn.build import lint, readers, targets, worker, xray
 
-    section = recipe.build
-    if section is None:
-        raise RecipeError("the recipe has no `build:` section", do="Add one with a target")
+    section = section_of(recipe)
     target = targets.find(section.target)
     source = bundle.file("int8")
     lint.require(source)
@@ -76,6 +74,13 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
         facts=facts,
         tools={runtime: built.version},
     )
+
+
+def section_of(recipe: Recipe) -> BuildSection:
+    """The recipe's `build` section. Raises RecipeError where it has none."""
+    if recipe.build is None:
+        raise RecipeError("the recipe has no `build:` section", do="Add one with a target")
+    return recipe.build
 
 
 def options(section: BuildSection) -> Options:
