@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from onnx import ModelProto, helper, numpy_helper
 from tiny_onnx import feeds, tiny
 
+from edgecnn import cli
 from edgecnn.build.cache import (
     Calibration,
     calibration,
+    export,
     load,
     number,
     read,
@@ -80,6 +84,7 @@ names = st.text(
 positive = st.floats(width=32, min_value=2.0**-126, allow_infinity=False).map(np.float32)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(names, positive, min_size=1), st.sampled_from(["8.2.1", "8.6.1", "10.3.0"]))
 def test_any_scale_survives_bit_by_bit(scales: dict[str, np.float32], version: str) -> None:
     back = read(write(Calibration(scales), version)).scales
@@ -112,6 +117,7 @@ def test_a_name_that_a_line_cannot_hold(name: str) -> None:
         write(Calibration({name: np.float32(1)}), "8.5.2")
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.text(st.characters(codec="ascii", exclude_characters=",:\n\r", exclude_categories=("Cc", "Zs")), min_size=1)
@@ -223,3 +229,73 @@ def test_an_output_behind_a_pair_is_refused(int8: ModelProto) -> None:
     odd.graph.output.append(helper.make_tensor_value_info("cat_dq", onnx.TensorProto.FLOAT, None))
     with pytest.raises(EdgecnnError, match="cat_dq comes out of a Q/DQ pair"):
         strip(odd)
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "cache", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_the_command_writes_a_cache_and_reads_it_back(
+    int8: ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx.save(int8, tmp_path / "model.int8.onnx")
+    out = tmp_path / "made" / "calib.cache"
+    assert called(monkeypatch, tmp_path / "model.int8.onnx", "--trt", "10.3.0", "--out", out, "--json") == 0
+    made = [Path(file).name for file in json.loads(capsys.readouterr().out)["files"]]
+    assert made == ["calib.cache", "calib.onnx", "calib.precisions"]
+    assert out.read_text("utf-8").startswith("TRT-100300-EntropyCalibration2\n")
+    back = tmp_path / "back.onnx"
+    assert called(monkeypatch, out.with_suffix(".onnx"), "--read", out, "--out", back) == 0
+    assert capsys.readouterr().out.endswith("in float: left\n")
+    assert activation_scales(onnx.load(back)) == activation_scales(int8)
+    assert calibration(onnx.load(back)) == calibration(int8)
+
+
+def test_a_list_that_an_earlier_run_left_is_taken_away(int8: ModelProto, tmp_path: Path) -> None:
+    """Else it would be read with a cache that it does not belong to."""
+    onnx.save(int8, tmp_path / "some.onnx")
+    export(tmp_path / "some.onnx", tmp_path / "calib.cache", "8.5.2")
+    assert load(tmp_path / "calib.cache").floats == ("left",)
+    onnx.save(quantize(tiny(), feeds(4), QuantizeSection()).tensorrt, tmp_path / "all.onnx")
+    export(tmp_path / "all.onnx", tmp_path / "calib.cache", "8.5.2")
+    assert load(tmp_path / "calib.cache").floats == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["none.onnx", "--out", "calib.cache"], 3, "there is nothing at none.onnx"),
+        (["plain.onnx", "--out", "calib.cache"], 6, "holds no Q/DQ pairs"),
+        (["int8.onnx", "--out", "int8.onnx"], 3, "would overwrite int8.onnx or itself"),
+        (["int8.onnx", "--out", "int8.cache"], 3, "would overwrite int8.onnx"),
+        (["int8.onnx", "--out", "calib.cache", "--trt", "11.4.0"], 3, "TensorRT 11.4.0 reads no calibration cache"),
+        (["plain.onnx", "--read", "none.cache", "--out", "q.onnx"], 3, "none.cache is not readable"),
+        (["int8.onnx", "--read", "x.cache", "--out", "q.onnx"], 6, "holds Q/DQ pairs already"),
+        (["plain.onnx", "--read", "x.cache", "--out", "x.cache"], 3, "no place for the result"),
+        (["plain.onnx", "--read", "x.cache", "--out", "plain.onnx"], 3, "no place for the result"),
+    ],
+)
+def test_the_command_refuses_and_writes_nothing(
+    arguments: list[str],
+    code: int,
+    words: str,
+    int8: ModelProto,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(int8, "int8.onnx")
+    onnx.save(tiny(), "plain.onnx")
+    Path("x.cache").write_text("TRT-8502-EntropyCalibration2\nx: 3c010204\n", "utf-8")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert called(monkeypatch, *arguments) == code
+    came = capsys.readouterr()
+    assert words in came.err and came.err.count("\n") == 1 and came.out == ""
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

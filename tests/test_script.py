@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import onnx
 import pytest
 from tiny_onnx import SHAPE, feeds, tiny
 
+from edgecnn import cli
 from edgecnn.build.cache import read
 from edgecnn.build.network import Options
 from edgecnn.build.script import emit, trtexec
@@ -207,3 +210,35 @@ def test_an_error_in_the_network_is_found_before_it_travels(bundle: Bundle, tmp_
     )
     with pytest.raises(BuildError, match="zero point 3"):
         emit(bad, "orin", Options(), tmp_path / "out")
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def test_the_command_quantises_and_writes_the_folder(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, asked = tmp_path / "r.yaml", []
+    recipe.write_text("name: t\nmodel: {arch: lenet5}\nbuild: {target: xavier, workspace_mib: 99}\n", "utf-8")
+
+    def compiled(path: Path, out: Path | None, until: str) -> types.SimpleNamespace:
+        asked.append(until)
+        return types.SimpleNamespace(bundle=bundle)
+
+    monkeypatch.setattr("edgecnn.compile.compile_recipe", compiled)
+    arguments = ["build", str(recipe), "--emit-script", str(tmp_path / "out"), "--trt", "8.2.1", "--implicit"]
+    monkeypatch.setattr(sys, "argv", ["edgecnn", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code and asked == ["quantize"]
+    files = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in files] == ["build.sh", "SHA256SUMS", "model.onnx", "calib.cache"]
+    script = files[0].read_text("utf-8")
+    assert "--calib=calib.cache" in script and "workspace=99\n" in script and '"--workspace=$workspace"' in script
+
+
+def test_options_of_the_script_need_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "build", str(tmp_path / "r.yaml"), "--trt", "8.5.2"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2

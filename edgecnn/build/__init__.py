@@ -95,7 +95,7 @@ def stale(record: StageRecord) -> str:
 
     Only a TensorRT that is here counts: a desk without one keeps the engine that a board made.
     """
-    tied = record.facts["engine"]
-    here = installed(tied["runtime"])
-    why = misfit(tied, here) if here else ""
+    tied = record.facts.get("engine")  # none: made by an older edgecnn, whose key is another one anyway
+    here = installed(tied["runtime"]) if tied else ""
+    why = misfit(tied, here) if tied and here else ""
     return f"the engine is stale ({why}), making it again" if why else ""

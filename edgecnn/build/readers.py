@@ -142,7 +142,10 @@ def _type(text: str) -> str:
 
 
 def network(model: ModelProto) -> tuple[Layer, ...]:
-    """What an ONNX network asks for: a layer a node, pairs left out; the type is that of the pair before it."""
+    """What an ONNX network asks for: a layer a node, pairs left out; INT8 is what comes out of a pair.
+
+    An Add of which only one input is quantised has the input "Float+Int8".
+    """
     from onnx import TensorProto
 
     pairs = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
@@ -154,7 +157,8 @@ def network(model: ModelProto) -> tuple[Layer, ...]:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
             continue
         kernel = node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        kinds = ["Int8" if name in pairs else "Float" for name in node.input]
+        kinds = ["Int8" if name in pairs else "Float" for name in node.input if name not in sizes]
+        data = kinds[:1] if kernel or len(set(kinds)) == 1 else kinds
         root = node.input[1] if kernel else ""
         while root in source:
             root = source[root]
@@ -162,9 +166,9 @@ def network(model: ModelProto) -> tuple[Layer, ...]:
             Layer(
                 node.name or node.output[0],
                 "convolution" if node.op_type in ("Conv", "ConvTranspose") else "gemm" if kernel else node.op_type,
-                kinds[0] if kinds else "",
+                "+".join(data),
                 "Int8" if node.output[0] in asked else "Float",
-                kinds[1] if kernel else "",
+                "" if not kernel else "Int8" if node.input[1] in pairs else "Float",
                 (node.name or node.output[0],),
                 sizes.get(root, 0),
             )

@@ -107,7 +107,7 @@ def look(path: Path) -> XRay:
     """X-ray a bundle (the engine's evidence, or its INT8 network where no engine was built), an ONNX file, a build log
     of TensorRT for RTX, or the engine inspector's JSON.
 
-    A log or a JSON alone does not say what was meant: the kernels are then those that are in INT8.
+    A log or a JSON alone does not say what was meant: the kernels are then those with INT8 weights.
     Raises InputError where nothing can be read, BundleError for a changed bundle.
     """
     if path.is_dir():
@@ -177,8 +177,12 @@ def _bundle(bundle: Bundle) -> XRay:
 
 
 def difference(a: XRay, b: XRay) -> list[tuple[str, str, str]]:
-    """(ONNX node, in a, in b) for every kernel whose precision differs, and every layer that reformats in one only."""
-    first, second = _precisions(a.layers), _precisions(b.layers)
+    """(ONNX node, in a, in b) for every kernel whose precision differs, and how many layers only reformat.
+
+    Two networks are compared node by node: a pair more or less anywhere shows.
+    """
+    networks = not a.built and not b.built
+    first, second = (_precisions(ray.layers, every=networks) for ray in (a, b))
     rows = []
     for node in dict.fromkeys([*first, *second]):
         one, other = first.get(node, "not there"), second.get(node, "not there")
@@ -189,5 +193,11 @@ def difference(a: XRay, b: XRay) -> list[tuple[str, str, str]]:
     return rows
 
 
-def _precisions(layers: Iterable[Layer]) -> dict[str, str]:
-    return {_own(x): f"{x.input or '?'} × {x.weight or '?'} → {x.output or '?'}" for x in layers if x.kernel}
+def _precisions(layers: Iterable[Layer], *, every: bool) -> dict[str, str]:
+    """ONNX node → `in × weights → out`."""
+    found = {}
+    for x in layers:
+        if x.kernel or every:
+            weight = f" × {x.weight or '?'}" if x.kernel else ""
+            found[_own(x)] = f"{x.input or '?'}{weight} → {x.output or '?'}"
+    return found

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import ModelProto
 
 from edgecnn.bundle import atomic
-from edgecnn.errors import ModelError
+from edgecnn.errors import InputError, ModelError
 from edgecnn.quantize.graph import load, prepare
 from edgecnn.quantize.insert import insert, plan
 
@@ -46,6 +46,8 @@ def quantize_file(
 
     The scales must belong to this very network: one whose channels were evened out since needs others.
     """
+    if out.suffix != ".onnx" or out == source:
+        raise InputError(f"--out {out} is no place for the result", wanted="another file that ends in .onnx")
     model = load(source)
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
         raise ModelError(f"{source} holds Q/DQ pairs already", wanted="the network that the cache was made for")
