@@ -25,10 +25,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from edgecnn.build.lint import KERNELS, meant
+from edgecnn.build.lint import meant
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError, ModelError
 
+KERNELS = ("Conv", "Gemm")
 ABSORBED = ("Relu", "Clip")  # fused into the convolution before them: one scale serves both outputs
 INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT32)
 _HEADER = re.compile(r"^TRT-(\d+)-(\w+)$")
