@@ -39,7 +39,7 @@ def misfit(tied: Mapping[str, Any], version: str, here: Sequence[int] = ()) -> s
 
 def _loads(built: str, here: str, flags: Sequence[str]) -> bool:
     """Whether one version loads another's engine. 10.3.0 and 10.3.0.26 are one version, told in less detail."""
-    old, new = ([int(part) for part in text.split(".") if part.isdigit()] for text in (built, here))
+    old, new = ([int(part) for part in text.split(".") if part.isdecimal()] for text in (built, here))
     return all(a == b for a, b in zip(old, new, strict=False)) or ("VERSION_COMPATIBLE" in flags and new >= old)
 
 

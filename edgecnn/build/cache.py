@@ -47,10 +47,10 @@ class Calibration:
 
 def number(version: str) -> int:
     """'8.5.2' → 8502, '10.3.0' → 100300; a number that is given as such is taken. Raises InputError for TensorRT 11."""
-    if version.isdigit():
+    if version.isdecimal():
         return int(version)
     parts = version.split(".")
-    if len(parts) < 2 or not all(part.isdigit() for part in parts):
+    if len(parts) < 2 or not all(part.isdecimal() for part in parts):
         raise InputError(f"'{version}' is no version of TensorRT", wanted="one such as 8.5.2 or 10.3.0")
     major, minor, patch = (int(part) for part in [*parts, "0"][:3])
     if not 8 <= major <= 10:

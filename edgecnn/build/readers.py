@@ -114,8 +114,9 @@ def inspector(text: str) -> tuple[Layer, ...]:
 def _inspected(row: Mapping[str, Any]) -> Layer:
     name, kind = str(row.get("Name", "")), str(row.get("LayerType", ""))
     inside = str(row.get("ParameterType", "")) or kind  # CaskConvolution, or Convolution within CaskGemmConvolution
-    weights = row.get("Weights") if isinstance(row.get("Weights"), Mapping) else {}
-    assert isinstance(weights, Mapping)
+    weights = row.get("Weights")
+    weights = weights if isinstance(weights, Mapping) else {}
+    count = weights.get("Count")
     nodes = _NODE.findall(str(row.get("Metadata", ""))) or re.split(r" \+ ", name)
     return Layer(
         name,
@@ -124,7 +125,7 @@ def _inspected(row: Mapping[str, Any]) -> Layer:
         _first(row.get("Outputs")),
         _type(str(weights.get("Type", ""))),
         tuple(dict.fromkeys(nodes)),
-        int(weights.get("Count", 0)),
+        count if isinstance(count, int) else 0,
         "reformat" in f"{kind} {inside}".lower() or name.startswith("Reformatting"),
     )
 

@@ -161,7 +161,7 @@ def _comment(text: str) -> str:
 
 def _parts(version: str) -> tuple[int, ...]:
     parts = version.split(".")
-    if len(parts) < 2 or not all(part.isdigit() for part in parts):
+    if len(parts) < 2 or not all(part.isdecimal() for part in parts):
         raise BuildError(f"'{version}' is no version of TensorRT", wanted="one such as 8.5.2 or 10.3")
     return tuple(int(part) for part in parts[:2])
 
