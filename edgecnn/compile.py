@@ -121,6 +121,10 @@ def _reason(stage: str, bundle: Bundle, key: str) -> str:
     if not bundle.intact(stage):
         names = ", ".join(name for name, _ in record.files.values())
         return f"a file was changed or lost since it was made ({names}), making it again"
+    if stage == "build":
+        from edgecnn.build import stale
+
+        return stale(record)
     return ""
 
 

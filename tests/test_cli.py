@@ -31,6 +31,8 @@ COMMANDS = [
     "targets",
     "predict",
     "sense",
+    "cache",
+    "xray",
 ]
 
 

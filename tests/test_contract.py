@@ -22,7 +22,7 @@ PACKAGE = ROOT / "edgecnn"
 BASE = {"errors", "scene", "bundle", "recipe", "progress"}
 HEAVY = {
     *("torch", "torch_pruning", "torchvision", "onnx", "onnxruntime", "safetensors", "pycocotools"),
-    *("tensorrt", "tensorrt_rtx", "cuda", "numpy", "cv2", "scipy", "av", "pydantic", "yaml", "rich", "typer"),
+    *("tensorrt", "tensorrt_rtx", "cuda", "pycuda", "numpy", "cv2", "scipy", "av", "pydantic", "yaml", "rich", "typer"),
 }
 
 # part -> (parts of edgecnn that it may import, heavy packages that it may import)
@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "progress": (set(), {"rich"}),
     "scene": (set(), {"numpy"}),
     "bundle": ({"errors"}, set()),
+    "engine": ({"errors"}, set()),
     "recipe": ({"errors", "bundle"}, {"pydantic", "yaml"}),
     "memo": ({"bundle"}, set()),
     "vision": (BASE, {"numpy", "cv2"}),
@@ -40,9 +41,12 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "classify": (BASE | {"zoo", "data"}, set()),
     "export": (BASE | {"zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
     "quantize": (BASE | {"data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
-    "build": (BASE, {"numpy", "onnx", "tensorrt", "tensorrt_rtx"}),
+    "build": (BASE | {"engine"}, {"numpy", "onnx", "tensorrt", "tensorrt_rtx"}),
     "predict": (BASE | {"build", "quantize"}, {"numpy", "onnx"}),
-    "backends": ({"errors", "bundle"}, {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda"}),
+    "backends": (
+        {"errors", "bundle", "engine"},
+        {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
+    ),
     "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),
     "adas": ({"errors", "scene", "track"}, {"numpy"}),
     "run": (BASE | {"vision", "backends", "track", "adas", "data"}, {"numpy", "cv2", "av"}),

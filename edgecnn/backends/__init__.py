@@ -12,7 +12,8 @@ from typing import Any, Literal, Protocol, get_args
 from numpy.typing import NDArray
 
 from edgecnn.bundle import Bundle, ModelSpec
-from edgecnn.errors import MissingDependency, ModelError
+from edgecnn.engine import sms
+from edgecnn.errors import BundleError, MissingDependency, ModelError
 
 Array = NDArray[Any]
 Precision = Literal["fp32", "int8", "engine", "auto"]
@@ -39,7 +40,13 @@ def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int 
         case "engine":
             from edgecnn.backends.trt import TensorRT
 
-            return TensorRT(bundle.file("engine"), model)
+            path, tied = bundle.file("engine"), _tied(bundle)
+            if not tied:
+                raise BundleError(
+                    f"{bundle.path} does not say which TensorRT built its engine",
+                    do="Build it again: edgecnn build RECIPE",
+                )
+            return TensorRT(path, model, tied)
         case role:
             try:
                 from edgecnn.backends.ort import OnnxRuntime
@@ -77,10 +84,13 @@ def choose(bundle: Bundle, precision: Precision) -> str:
 
 def _can_load(bundle: Bundle) -> bool:
     """Whether the runtime that built the engine, and a GPU, are here."""
-    from edgecnn.backends.trt import gpus, runtime_of
+    tied = _tied(bundle)
+    return bool(tied) and importlib.util.find_spec(tied["runtime"]) is not None and bool(sms())
 
-    name = bundle.stages["build"].files["engine"][0]
-    return importlib.util.find_spec(runtime_of(name)) is not None and gpus() > 0
+
+def _tied(bundle: Bundle) -> dict[str, Any]:
+    """What the engine was made for (`edgecnn.engine.tie`); empty in a bundle that an older edgecnn built."""
+    return dict(bundle.stages["build"].facts.get("engine", {}))
 
 
 def check_input(model: ModelSpec, inputs: Mapping[str, tuple[int, ...]]) -> None:

@@ -1,122 +1,133 @@
-"""TensorRT engines: TensorRT 10 and 11 on a board, TensorRT-RTX on a PC.
+"""TensorRT engines: TensorRT 8.2 to 11 on a board, TensorRT-RTX on a PC.
 
-Written against the documented API, and every name in it was held against the real bindings; it has NOT yet run on a
-board or a GPU. A tensor has one pinned host buffer and one device buffer; copies and network share a stream.
+Written against the documented API, and every name in it is held against the real bindings (tests/test_trt_api.py); it
+has NOT yet run on a board or a GPU. Memory is `edgecnn.backends.cuda`'s: taken once, none in a frame.
+
+An engine made for another GPU or by another TensorRT is not rebuilt here: the error says why, and what to type.
 """
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecnn.backends import Array, check_input
+from edgecnn.backends.cuda import open_memory
 from edgecnn.bundle import ModelSpec, check_outputs
+from edgecnn.engine import misfit, sms
 from edgecnn.errors import BuildError, MissingDependency
 
-
-def runtime_of(name: str) -> str:
-    """The module that loads an engine file: model.rtx-sm86.engine was built by TensorRT-RTX, the others by TensorRT."""
-    return "tensorrt_rtx" if ".rtx-" in name else "tensorrt"
+AGAIN = "Build it on this machine: edgecnn build RECIPE, or run with --precision int8"
 
 
-def gpus() -> int:
-    """CUDA devices that this machine can use; 0 where the driver is missing."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    ready = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if ready else 0
+@dataclass(frozen=True)
+class Slot:
+    """One input or output of an engine, whichever way its TensorRT names them."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_input: bool
 
 
 class TensorRT:
-    """A deserialised engine with static shapes.
+    """A deserialised engine, at the shapes of `model`. `tied`: what the manifest says it was made for.
 
-    Raises MissingDependency (no GPU, TensorRT or cuda-python), BuildError (built for another GPU or version),
-    ModelError (shapes that do not fit `model`).
+    Raises MissingDependency (no GPU, TensorRT or CUDA package, or no memory), BuildError (built for another GPU or
+    version), ModelError (shapes that do not fit `model`).
     """
 
-    def __init__(self, path: Path, model: ModelSpec) -> None:
-        self._cuda, trt = _load(runtime_of(path.name))
-        log = _listener(trt)
-        self._runtime = trt.Runtime(log)
-        self._engine = self._runtime.deserialize_cuda_engine(path.read_bytes())
-        if self._engine is None:
+    def __init__(self, path: Path, model: ModelSpec, tied: Mapping[str, Any]) -> None:
+        self._memory = open_memory()
+        trt = _load(tied["runtime"])
+        if why := misfit(tied, str(trt.__version__), sms()):
+            raise BuildError(f"{path} does not fit this machine: {why}", do=AGAIN)
+        listener = _listener(trt)
+        runtime = trt.Runtime(listener)
+        if "VERSION_COMPATIBLE" in tied["flags"] and hasattr(runtime, "engine_host_code_allowed"):
+            runtime.engine_host_code_allowed = True  # such an engine brings its own runtime; its sha256 was checked
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if engine is None:
             raise BuildError(
-                f"{trt.__name__} {trt.__version__} does not load {path} ({log.last or 'no reason given'})",
+                f"{trt.__name__} {trt.__version__} does not load {path} ({listener.last or 'no reason given'})",
                 wanted="an engine built for this GPU by this version",
-                do="Build it on this machine: edgecnn build, or run with --precision int8",
+                do=AGAIN,
             )
-        engine = self._engine
-        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
-        shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
-        self._inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-        self._outputs = [n for n in names if n not in self._inputs]
-        check_input(model, {name: shapes[name] for name in self._inputs})
-        check_outputs(model, {name: shapes[name] for name in self._outputs})
-
-        self._context = engine.create_execution_context()
-        self._stream = self._do("cudaStreamCreate")
-        self._host: dict[str, Array] = {}
-        self._device: dict[str, int] = {}
-        held: list[tuple[str, Any]] = [("cudaStreamDestroy", self._stream)]
-        weakref.finalize(self, _release, self._cuda, held)
-        for name in names:
-            dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
-            size = int(np.prod(shapes[name])) * dtype.itemsize
-            pinned = self._do("cudaMallocHost", size)
-            held.append(("cudaFreeHost", pinned))
-            self._device[name] = int(self._do("cudaMalloc", size))
-            held.append(("cudaFree", self._device[name]))
-            memory = (ctypes.c_byte * size).from_address(int(pinned))
-            self._host[name] = np.frombuffer(memory, dtype).reshape(shapes[name])
-            self._context.set_tensor_address(name, self._device[name])
+        context = engine.create_execution_context()
+        if context is None:
+            raise MissingDependency(
+                f"{path} gets no memory to run in ({listener.last or 'no reason given'})",
+                do=f"Close other programs. {AGAIN}",
+            )
+        slots = _slots(trt, engine, context, model)
+        check_input(model, {slot.name: slot.shape for slot in slots if slot.is_input})
+        check_outputs(model, {slot.name: slot.shape for slot in slots if not slot.is_input})
+        self._kept = (runtime, engine, context)  # in the order in which they depend on each other
+        self._buffers = {slot.name: self._memory.buffer(slot.shape, slot.dtype) for slot in slots}
+        self._inputs = [slot.name for slot in slots if slot.is_input]
+        self._outputs = [slot.name for slot in slots if not slot.is_input]
+        addresses = {name: buffer.device for name, buffer in self._buffers.items()}
+        self._enqueue = _enqueue(context, addresses, self._memory.stream)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        stream = self._stream
-        kind = self._cuda.cudaMemcpyKind
-        to_device, to_host = kind.cudaMemcpyHostToDevice, kind.cudaMemcpyDeviceToHost
         for name in self._inputs:
-            host = self._host[name]
-            np.copyto(host, feeds[name])
-            self._do("cudaMemcpyAsync", self._device[name], host.ctypes.data, host.nbytes, to_device, stream)
-        if not self._context.execute_async_v3(int(stream)):
+            np.copyto(self._buffers[name].host, feeds[name])
+            self._memory.upload(self._buffers[name])
+        if not self._enqueue():
             raise BuildError("TensorRT could not enqueue the network", do="Build the engine again on this machine")
         for name in self._outputs:
-            host = self._host[name]
-            self._do("cudaMemcpyAsync", host.ctypes.data, self._device[name], host.nbytes, to_host, stream)
-        self._do("cudaStreamSynchronize", stream)
-        return {name: self._host[name].copy() for name in self._outputs}
+            self._memory.download(self._buffers[name])
+        self._memory.wait()
+        return {name: self._buffers[name].host.copy() for name in self._outputs}
 
-    def _do(self, function: str, *arguments: Any) -> Any:
-        """Call the CUDA runtime; its answer without the status. Raises MissingDependency naming the CUDA error."""
-        status, *answer = getattr(self._cuda, function)(*arguments)
-        if int(status) != 0:
-            raise MissingDependency(
-                f"{function} failed ({status.name})", do="Look at `edgecnn doctor`, or run with --precision int8"
+
+def _slots(trt: Any, engine: Any, context: Any, model: ModelSpec) -> list[Slot]:
+    """Inputs and outputs by name (TensorRT 8.5 and later) or binding (before). Variable shapes become the model's."""
+    if not hasattr(engine, "num_io_tensors"):
+        return [
+            Slot(
+                engine.get_binding_name(i),
+                tuple(engine.get_binding_shape(i)),
+                np.dtype(trt.nptype(engine.get_binding_dtype(i))),
+                bool(engine.binding_is_input(i)),
             )
-        return answer[0] if answer else None
-
-
-def _load(runtime: str) -> tuple[Any, Any]:
-    """→ cuda-python's runtime module and TensorRT. The GPU is asked for first: nothing else helps without it."""
-    if not gpus():
-        raise MissingDependency(
-            "no CUDA device is usable here", wanted="one, for --precision engine", do="Run with --precision int8"
+            for i in range(engine.num_bindings)
+        ]
+    names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    for name in inputs:
+        if -1 in tuple(engine.get_tensor_shape(name)):
+            context.set_input_shape(name, model.input.shape)
+    return [
+        Slot(
+            name,
+            tuple(context.get_tensor_shape(name)),
+            np.dtype(trt.nptype(engine.get_tensor_dtype(name))),
+            name in inputs,
         )
+        for name in names
+    ]
+
+
+def _enqueue(context: Any, addresses: Mapping[str, int], stream: int) -> Callable[[], bool]:
+    """The call that starts the network on the stream, addresses told once."""
+    if not hasattr(context, "execute_async_v3"):
+        bindings = list(addresses.values())
+        return lambda: bool(context.execute_async_v2(bindings, stream))
+    for name, address in addresses.items():
+        context.set_tensor_address(name, address)
+    return lambda: bool(context.execute_async_v3(stream))
+
+
+def _load(runtime: str) -> Any:
+    """TensorRT's binding."""
     try:
-        cuda = importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise MissingDependency("cuda-python is not here", do="Run: pip install 'edgecnn[cuda]'") from error
-    try:
-        return cuda, importlib.import_module(runtime)
+        return importlib.import_module(runtime)
     except ImportError as error:
         do = "pip install 'edgecnn[rtx]'" if runtime == "tensorrt_rtx" else "apt install python3-libnvinfer (JetPack)"
         raise MissingDependency(f"{runtime} is not here, and it built this engine", do=f"Run: {do}") from error
@@ -126,16 +137,12 @@ def _listener(trt: Any) -> Any:
     """A TensorRT logger that keeps the last error instead of printing."""
 
     class Listener(trt.ILogger):  # type: ignore[misc]
-        last = ""
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.last = ""
 
         def log(self, severity: Any, message: str) -> None:
-            if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.last = message
 
     return Listener()
-
-
-def _release(cuda: Any, held: list[tuple[str, Any]]) -> None:
-    """Give back in reverse order; at this point nobody is left to tell about a failure."""
-    for function, handle in reversed(held):
-        getattr(cuda, function)(handle)

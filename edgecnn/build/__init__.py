@@ -1,20 +1,25 @@
 """Build: the INT8 network → an engine for one target, and evidence of what became INT8 in it.
 
-model.<target>.engine    TensorRT's own format: it fits one GPU generation and one version only
+model.<target>.engine         TensorRT's own format: it fits one GPU generation and one version only
+model.<target>.log            every line that the builder said
+model.<target>.layers.json    TensorRT's own list of the engine's layers, where the engine could be loaded
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgecnn.bundle import Bundle, atomic
+from edgecnn.bundle import Bundle, StageRecord, atomic, sha256
+from edgecnn.engine import installed, misfit, tie
 from edgecnn.errors import MissingDependency, RecipeError
 from edgecnn.progress import note
 
 if TYPE_CHECKING:
-    from edgecnn.recipe import Recipe
+    from edgecnn.build.network import Options
+    from edgecnn.recipe import BuildSection, Recipe
 
-VERSION = 1
+VERSION = 2
+MODULES = {"rtx": "tensorrt_rtx", "trt": "tensorrt"}  # dialect → the binding's name
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -34,36 +39,68 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
             "onnx is not installed: the check before the build needs it", do="Run: pip install onnx"
         ) from error
 
-    from edgecnn.build import lint, targets, worker, xray
+    from edgecnn.build import lint, readers, targets, worker, xray
 
-    section = recipe.build
-    if section is None:
-        raise RecipeError("the recipe has no `build:` section", do="Add one with a target")
+    section = section_of(recipe)
     target = targets.find(section.target, section.precision)
     if section.precision == "fp16":
         raise targets.by_hand(section.target, bundle.file("fp32"), section.workspace_mib)
     source = bundle.file("int8")
     lint.require(source)
+    built = worker.build_apart(source, target, options(section))
+    texts = {"build_log": ("log", "\n".join(built.log)), "layers": ("layers.json", built.layers)}
+    files = {role: f"model.{section.target}.{ending}" for role, (ending, text) in texts.items() if text}
+    for role, name in files.items():
+        with atomic(bundle.path / name) as temporary:
+            temporary.write_text(texts[role][1], "utf-8")
     name = f"model.{section.target}.engine"
     with atomic(bundle.path / name) as temporary:
-        built = worker.build_apart(source, target, section.workspace_mib, temporary)
-    seen = xray.xray(built.log, lint.meant(onnx.load(source)))
+        temporary.write_bytes(built.engine)
+    layers = readers.inspector(built.layers) if built.layers else readers.log(built.log)
+    seen = xray.xray(layers, lint.meant(onnx.load(source)))
     note(f"{section.target}: {seen}")
+    runtime = MODULES[target.dialect]
     facts = {
         "target": section.target,
         "sm": target.sm,
         "seconds": round(built.seconds, 2),
-        "bytes": (bundle.path / name).stat().st_size,
+        "bytes": len(built.engine),
         "kernels_meant_int8": seen.meant,
         "kernels_int8": seen.int8,
         "evidence": str(seen),
         "layers": seen.table().splitlines(),
+        "engine": tie(sha256(source), runtime, built.version, target.sm, built.flags),
     }
     return bundle.with_stage(
         "build",
         settings=settings(recipe),
         version=VERSION,
-        files={"engine": name},
+        files={"engine": name, **files},
         facts=facts,
-        tools={"tensorrt_rtx" if target.dialect == "rtx" else "tensorrt": built.version},
+        tools={runtime: built.version},
     )
+
+
+def section_of(recipe: Recipe) -> BuildSection:
+    """The recipe's `build` section. Raises RecipeError where it has none."""
+    if recipe.build is None:
+        raise RecipeError("the recipe has no `build:` section", do="Add one with a target")
+    return recipe.build
+
+
+def options(section: BuildSection) -> Options:
+    """What the recipe says to the builder."""
+    from edgecnn.build.network import Options
+
+    return Options(section.workspace_mib, section.fp16, section.version_compatible)
+
+
+def stale(record: StageRecord) -> str:
+    """Why `edgecnn build` must build again although nothing in the bundle changed; "" if it need not.
+
+    Only a TensorRT that is here counts: a desk without one keeps the engine that a board made.
+    """
+    tied = record.facts.get("engine")  # none: made by an older edgecnn, whose key is another one anyway
+    here = installed(tied["runtime"]) if tied else ""
+    why = misfit(tied, here) if tied and here else ""
+    return f"the engine is stale ({why}), making it again" if why else ""

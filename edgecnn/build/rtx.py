@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgecnn.build.network import build_plan
+from edgecnn.build.network import Options, Plan, build_plan
 from edgecnn.errors import BuildError, MissingDependency
 
 
-def build(onnx: Path, sm: int, workspace_mib: int) -> tuple[bytes, list[str], str]:
-    """An ONNX file → the engine's bytes, the log's lines, and the version that built it."""
+def build(onnx: Path, sm: int, options: Options) -> tuple[Plan, str]:
+    """Build an engine. No layers as JSON: an engine loads on its own GPU only, which need not be here."""
     try:
         import tensorrt_rtx as trt  # type: ignore[import-untyped]
     except ImportError as error:
@@ -25,5 +25,4 @@ def build(onnx: Path, sm: int, workspace_mib: int) -> tuple[bytes, list[str], st
         config.num_compute_capabilities = 1
         config.set_compute_capability(known[f"SM{sm}"], 0)
 
-    plan, log = build_plan(trt, onnx, workspace_mib, configure)
-    return plan, log, str(trt.__version__)
+    return build_plan(trt, onnx, options, configure=configure), ""

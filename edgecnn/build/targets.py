@@ -32,7 +32,7 @@ def find(name: str, precision: Literal["int8", "fp16"] = "int8") -> Target:
     """A target for which an engine of this precision can be built.
 
     Raises BuildError for an unknown name, for a board on which an INT8 network cannot become an INT8 engine, for FP16
-    where INT8 can be had, and for a board whose TensorRT edgecnn's adapter does not speak.
+    where INT8 can be had, and for a board on which edgecnn itself does not run.
     """
     target = lookup(name)
     who = f"{target.title} ({name}, SM {target.sm})"
@@ -50,7 +50,10 @@ def find(name: str, precision: Literal["int8", "fp16"] = "int8") -> Target:
         )
     if not target.supported:
         newest = ", ".join(f"JetPack {k}: TensorRT {v}" for k, v in (target.software or {}).items())
-        raise BuildError(f"{target.title} ends at {newest}", wanted="TensorRT 10 or 11, which edgecnn's adapter speaks")
+        raise BuildError(
+            f"{target.title} ends at {newest}, whose Python is older than the 3.10 that edgecnn needs",
+            do="Run: edgecnn build RECIPE --emit-script DIR, and the script in it on the board",
+        )
     return target
 
 

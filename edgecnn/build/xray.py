@@ -1,36 +1,23 @@
-"""Evidence of what ran in INT8, read from the layer list that a verbose, detailed build prints.
+"""What became of a network in an engine: precision, fusion, reformats, weights, and where INT8 was asked for in vain.
 
-The format is not documented: it was read from TensorRT for RTX 1.7.1.116. Where nothing can be read, the answer is "no
-evidence", never success.
+Where nothing can be read, the answer is "no evidence", never success. What TensorRT for RTX built without its GPU is
+evidence about the graph, and says nothing about speed on a Jetson.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
-READ_FROM = "1.7.1.116"  # the version whose log this was written against
-COMPUTE = ("correlation", "gemm", "convolution", "cask", "matmul")
+from edgecnn.build import readers
+from edgecnn.build.readers import Layer
+from edgecnn.bundle import Bundle
+from edgecnn.errors import InputError
 
-_LINE = re.compile(
-    r"^Name: (?P<name>\S+), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)\], Constants: \[(?P<constants>.*)\], "
-    r"Outputs: \[(?P<outputs>.*)\], TacticName: .*?Metadata: ?(?P<metadata>.*)$"
-)
-_TYPE = re.compile(r"Datatype: (\w+)")
-_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One line of the list; a type is "" where the line has none."""
-
-    name: str
-    kind: str
-    input: str
-    output: str
-    constant: str
-    nodes: tuple[str, ...]  # ONNX nodes that went into it
+GRAPH_EVIDENCE = "graph evidence from TensorRT for RTX, not Jetson speed"
+HEAD = ("layer", "kind", "in", "out", "weights", "numbers", "ONNX nodes")
 
 
 @dataclass(frozen=True)
@@ -40,51 +27,177 @@ class XRay:
     meant: int
     int8: int | None  # None: no evidence
     floats: tuple[str, ...]  # kernels that were meant to be INT8 and are seen in float
-    unseen: tuple[str, ...]  # kernels that no line names
+    unseen: tuple[str, ...]  # kernels that no layer names
     layers: tuple[Layer, ...]
+    source: str = ""  # where the layers come from, with what they are evidence of
+    built: bool = True  # False: a network, which only asks
+
+    @property
+    def reformats(self) -> int:
+        return sum(layer.reformat for layer in self.layers)
 
     def __str__(self) -> str:
+        if not self.built:
+            return f"INT8 is asked for in {self.meant} kernels"
         if self.int8 is None:
             return f"no evidence: the build log names none of the {self.meant} kernels meant for INT8"
         missing = f", in float: {', '.join(self.floats[:3])}" if self.floats else ""
         missing += f", not named in the log: {', '.join(self.unseen[:3])}" if self.unseen else ""
         return f"{self.int8} of {self.meant} kernels are INT8{missing}"
 
+    def summary(self) -> str:
+        """One line about all layers."""
+        kernels = [layer for layer in self.layers if layer.kernel]
+        int8 = sum(layer.input == "Int8" for layer in kernels)
+        fused = max((len(layer.computing) for layer in self.layers), default=0)
+        return (
+            f"{len(self.layers)} layers, {len(kernels)} of them convolutions or matrix products ({int8} in INT8), "
+            f"{self.reformats} that only reformat, at most {fused} ONNX nodes in one layer"
+        )
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row a layer, under HEAD."""
+        return [
+            (x.name, x.kind, x.input, x.output, x.weight, f"{x.weights:,}" if x.weights else "", ", ".join(x.nodes))
+            for x in self.layers
+        ]
+
     def table(self) -> str:
-        """Layer, kind, and data types, one line a kernel."""
+        """Kernels only, and their types."""
         rows = [("layer", "kind", "in", "out", "const")]
-        rows += [(x.name, x.kind, x.input, x.output, x.constant) for x in self.layers if x.kind in COMPUTE]
+        rows += [(x.name, x.kind, x.input, x.output, x.weight) for x in self.layers if x.kernel]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
+    def json(self) -> dict[str, Any]:
+        rows = [{**asdict(layer), "kernel": layer.kernel} for layer in self.layers]
+        return {
+            "source": self.source,
+            "built": self.built,
+            "summary": self.summary(),
+            "int8": self.int8,
+            "meant": self.meant,
+            "floats": self.floats,
+            "unseen": self.unseen,
+            "reformats": self.reformats,
+            "layers": rows,
+        }
 
-def layers(log: Iterable[str]) -> tuple[Layer, ...]:
-    """The lines of a build log that describe layers."""
-    found = []
-    for line in log:
-        match = _LINE.match(line.strip())
-        if match is None or not match["outputs"]:
-            continue  # a wait or a signal between streams computes nothing
-        first = [(_TYPE.findall(match[part]) or [""])[0] for part in ("inputs", "outputs", "constants")]
-        nodes = tuple(_NODE.findall(match["metadata"]))
-        found.append(Layer(match["name"], match["kind"], first[0], first[1], first[2], nodes))
-    return tuple(found)
 
-
-def xray(log: Iterable[str], meant: Sequence[str]) -> XRay:
-    """Hold the layers of a build log against the kernels that should be INT8."""
-    seen = layers(log)
+def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "") -> XRay:
+    """Hold the layers of an engine against the kernels that should be INT8."""
     state: dict[str, bool] = {}
-    for layer in seen:
-        if layer.kind in COMPUTE:
+    for layer in layers:
+        if layer.kernel:
             for node in set(layer.nodes).intersection(meant):
                 state[node] = state.get(node, False) or layer.input == "Int8"
     if not state and meant:
-        return XRay(len(meant), None, (), tuple(meant), seen)
+        return XRay(len(meant), None, (), tuple(meant), tuple(layers), source)
     return XRay(
         meant=len(meant),
         int8=sum(state.values()),
         floats=tuple(name for name in meant if state.get(name) is False),
         unseen=tuple(name for name in meant if name not in state),
-        layers=seen,
+        layers=tuple(layers),
+        source=source,
     )
+
+
+def look(path: Path) -> XRay:
+    """X-ray a bundle (the engine's evidence, or its INT8 network where no engine was built), an ONNX file, a build log
+    of TensorRT for RTX, or the engine inspector's JSON.
+
+    A log or a JSON alone does not say what was meant: the kernels are then those with INT8 weights.
+    Raises InputError where nothing can be read, BundleError for a changed bundle.
+    """
+    if path.is_dir():
+        return _bundle(Bundle.read(path))
+    if not path.is_file():
+        raise InputError(f"there is nothing at {path}", wanted="a bundle, .onnx, build log or inspector .json")
+    if path.suffix == ".onnx":
+        return _network(path, "what the network asks for; nothing was built")
+    if path.suffix == ".engine":
+        raise InputError(
+            f"{path} is an engine, which only its own GPU can read",
+            wanted="the bundle, the build log or the inspector's JSON that lie beside it",
+        )
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no text ({error})", wanted="a build log or inspector .json") from error
+    if path.suffix == ".json":
+        return _alone(readers.inspector(text), f"{path.name}: TensorRT's engine inspector")
+    layers = readers.log(text.splitlines())
+    if not layers:
+        raise InputError(
+            f"{path} describes no layers",
+            wanted=f"the log of a verbose, detailed build by TensorRT for RTX {readers.RTX}, or inspector .json",
+        )
+    return _alone(layers, f"{path.name}: {GRAPH_EVIDENCE}")
+
+
+def _alone(layers: tuple[Layer, ...], source: str) -> XRay:
+    meant = dict.fromkeys(n for x in layers if x.kernel and x.weight == "Int8" for n in x.nodes if n == _own(x))
+    return xray(layers, tuple(meant), source)
+
+
+def _own(layer: Layer) -> str:
+    """The node that a kernel was made from: its name leads the layer's."""
+    named = [node for node in layer.computing if layer.name.startswith(node)]
+    return max(named, key=len, default=next(iter(layer.computing), layer.name))
+
+
+def _network(path: Path, source: str) -> XRay:
+    import onnx
+
+    from edgecnn.build import lint
+
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf's and the file system's errors share no base class
+        raise InputError(f"{path} is no readable ONNX network ({error})"[:200]) from error
+    layers = readers.network(model)
+    if not layers:
+        raise InputError(f"{path} holds no layers", wanted="an ONNX network")
+    return replace(xray(layers, lint.meant(model), f"{path.name}: {source}"), built=False)
+
+
+def _bundle(bundle: Bundle) -> XRay:
+    if not bundle.has("engine"):
+        return _network(bundle.file("int8"), "what the network asks for; no engine was built")
+    asked = _network(bundle.file("int8"), "")
+    meant = tuple(x.name for x in asked.layers if x.kernel and x.input == x.weight == "Int8")
+    facts = bundle.stages["build"].facts
+    tools = " ".join(f"{name} {version}" for name, version in bundle.stages["build"].made_on.items())
+    if bundle.has("layers"):
+        layers = readers.inspector(bundle.file("layers").read_text("utf-8"))
+        return xray(layers, meant, f"engine for {facts['target']} by {tools}: TensorRT's engine inspector")
+    layers = readers.log(bundle.file("build_log").read_text("utf-8").splitlines())
+    return xray(layers, meant, f"engine for {facts['target']} by {tools}: {GRAPH_EVIDENCE}")
+
+
+def difference(a: XRay, b: XRay) -> list[tuple[str, str, str]]:
+    """(ONNX node, in a, in b) for every kernel whose precision differs, and how many layers only reformat.
+
+    Two networks are compared node by node: a pair more or less anywhere shows.
+    """
+    networks = not a.built and not b.built
+    first, second = (_precisions(ray.layers, every=networks) for ray in (a, b))
+    rows = []
+    for node in dict.fromkeys([*first, *second]):
+        one, other = first.get(node, "not there"), second.get(node, "not there")
+        if one != other:
+            rows.append((node, one, other))
+    if a.built and b.built and a.reformats != b.reformats:
+        rows.append(("(layers that only reformat)", str(a.reformats), str(b.reformats)))
+    return rows
+
+
+def _precisions(layers: Iterable[Layer], *, every: bool) -> dict[str, str]:
+    """ONNX node → `in × weights → out`."""
+    found = {}
+    for x in layers:
+        if x.kernel or every:
+            weight = f" × {x.weight or '?'}" if x.kernel else ""
+            found[_own(x)] = f"{x.input or '?'}{weight} → {x.output or '?'}"
+    return found

@@ -89,12 +89,39 @@ def quantize(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -
 
 
 @app.command()
-def build(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -> None:
+def build(
+    recipe: RecipePath,
+    out: BundleOut = None,
+    emit_script: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Build nothing: write build.sh and its files for the board.")
+    ] = None,
+    trt: Annotated[
+        str, typer.Option(metavar="VERSION", help="Of the board's TensorRT, for the script; its newest unless given.")
+    ] = "",
+    implicit: Annotated[
+        bool, typer.Option("--implicit", help="For the script: a calibration cache instead of Q/DQ pairs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Build the TensorRT engine.
 
-    Runs the stages before it where they are not up to date.
+    Runs the stages before it where they are not up to date. A board without Python 3.10 (JetPack 4.6, 5.1) builds with
+    the script: one trtexec command, for the recipe's build.target.
     """
-    _stage("build", recipe, out, as_json)
+    if emit_script is None:
+        if trt or implicit:
+            raise typer.BadParameter("it needs --emit-script", param_hint="--trt" if trt else "--implicit")
+        _stage("build", recipe, out, as_json)
+        return
+    from edgecnn.build import options, section_of
+    from edgecnn.build.script import emit
+    from edgecnn.compile import compile_recipe
+    from edgecnn.recipe import load
+
+    section = section_of(load(recipe))
+    bundle = compile_recipe(recipe, out, until="quantize").bundle
+    files = emit(bundle, section.target, options(section), emit_script, version=trt, implicit=implicit)
+    show(as_json, ({"files": files}, "\n".join(map(str, files))))
 
 
 def _stage(stage: str, recipe: Path, out: Path | None, as_json: bool, search: dict[str, Any] | None = None) -> None:

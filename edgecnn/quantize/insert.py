@@ -235,7 +235,8 @@ def insert(model: ModelProto, points: Points, scale: Mapping[str, float], kernel
         weight, bias = view.constant(w), view.constant(node.input[2]) if len(node.input) > 2 else None
         assert weight is not None
         own = f"{name}.weight"  # a weight that two kernels share is copied: their inputs' scales may differ
-        graph.initializer.append(numpy_helper.from_array(weight, own))
+        if w != own:
+            graph.initializer.append(numpy_helper.from_array(weight, own))
         node.input[1], made = pair(own, weight_scales(weight, bias, scale[x]))
         first += made
     ordered = [*first]

@@ -1,0 +1,170 @@
+"""A build for a board without Python 3.10 (JetPack 4.6 and 5.1): the files, and build.sh with the one trtexec command.
+
+    DIR/build.sh          checks the files, then runs trtexec, which JetPack brings; POSIX sh
+    DIR/SHA256SUMS        of every file below
+    DIR/model.int8.onnx   or model.onnx and calib.cache; model.onnx alone for a GPU without INT8
+
+The flags are those of one version of TensorRT, and the script asks trtexec whether it has them before it begins. They
+were read from NVIDIA's sources and migration guides (8.x → 10.x → 11.x); no build.sh has run on a board yet. Less sure
+than the rest: --exportLayerInfo and --nvtxMode with 8.2, and --layerPrecisions before 8.4.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+from edgecnn.build import cache, lint
+from edgecnn.build.network import Options
+from edgecnn.build.targets import TARGETS, Target
+from edgecnn.bundle import Bundle, atomic, sha256
+from edgecnn.errors import BuildError
+
+FLOAT, INT8, CACHE = "model.onnx", "model.int8.onnx", "calib.cache"
+SCRIPT, SUMS = "build.sh", "SHA256SUMS"
+
+
+def emit(
+    bundle: Bundle, name: str, options: Options, folder: Path, *, version: str = "", implicit: bool = False
+) -> list[Path]:
+    """Write the folder for a target and a TensorRT (the newest that the target's JetPacks bring, unless given).
+
+    `implicit`: a calibration cache instead of Q/DQ pairs. A GPU without INT8 gets the network without pairs, in FP16.
+    Raises BuildError for a target that trtexec does not serve and for what its TensorRT lacks.
+    """
+    target = TARGETS.get(name)
+    if target is None or target.dialect != "trt" or not target.software:
+        boards = [key for key, other in TARGETS.items() if other.dialect == "trt"]
+        raise BuildError(f"there is no trtexec for target '{name}'", wanted=f"one of {', '.join(boards)}")
+    version = version or max(target.software.values(), key=_parts)
+    source = bundle.file("int8")
+    lint.require(source)
+    model = onnx.load(source)
+    files: dict[str, bytes] = {}
+    precisions = ""
+    if target.int8 and not implicit:
+        files[INT8] = source.read_bytes()
+    else:
+        files[FLOAT] = cache.strip(model).SerializeToString(deterministic=True)
+    if target.int8 and implicit:
+        found = cache.calibration(model)
+        files[CACHE] = cache.write(found, version).encode()
+        precisions = cache.write_precisions(found.floats)
+    flags = trtexec(_parts(version), options, int8=target.int8, implicit=implicit, precisions=precisions)
+    for file, content in files.items():
+        with atomic(folder / file) as temporary:
+            temporary.write_bytes(content)
+    with atomic(folder / SUMS) as temporary:
+        temporary.write_text("".join(f"{sha256(folder / file)}  {file}\n" for file in files), "utf-8")
+    with atomic(folder / SCRIPT) as temporary:
+        temporary.write_text(_script(bundle.name, name, target, version, options.workspace_mib, flags), "utf-8")
+    (folder / SCRIPT).chmod(0o755)
+    return [folder / file for file in (SCRIPT, SUMS, *files)]
+
+
+def trtexec(
+    version: tuple[int, ...], options: Options, *, int8: bool = True, implicit: bool = False, precisions: str = ""
+) -> list[str]:
+    """The flags besides file names and workspace that trtexec of a version (major, minor) takes for this build.
+
+    Raises BuildError for what the version lacks.
+    """
+    if version < (8, 2):
+        raise BuildError(f"TensorRT {_dotted(version)}", wanted="TensorRT 8.2 or later")
+    flags = []
+    if not int8 or options.fp16:
+        if version >= (11,):
+            raise BuildError(
+                f"TensorRT {_dotted(version)} has no FP16 flag: precision stands in the graph",
+                do="Take build.fp16 out of the recipe",
+            )
+        flags.append("--fp16")
+    if int8 and implicit:
+        flags += ["--int8", f"--calib={CACHE}"]
+        if precisions:
+            flags += ["--precisionConstraints=obey", f"--layerPrecisions={precisions}"]
+    elif int8 and (version < (10,) or options.fp16):
+        flags.append("--int8")
+    elif int8 and version < (11,):
+        flags.append("--stronglyTyped")  # always on from 11
+    if options.version_compatible:
+        if version < (8, 6):
+            raise BuildError(f"TensorRT {_dotted(version)} makes no version-compatible engines", wanted="8.6 or later")
+        flags.append("--versionCompatible")
+    for name, (least, usual, greatest) in options.shapes.items():
+        for which, shape in (("min", least), ("opt", usual), ("max", greatest)):
+            flags.append(f"--{which}Shapes={name}:{'x'.join(map(str, shape))}")
+    flags.append("--nvtxMode=verbose" if version < (8, 4) else "--profilingVerbosity=detailed")
+    flags += ["--timingCacheFile=timing.cache", "--exportLayerInfo=layers.json", "--verbose"]
+    flags.append("--buildOnly" if version < (8, 6) else "--skipInference")
+    return flags
+
+
+def _script(bundle: str, name: str, target: Target, version: str, workspace_mib: int, flags: Sequence[str]) -> str:
+    network = INT8 if target.int8 and not any(flag.startswith("--calib") for flag in flags) else FLOAT
+    pool = "--workspace=" if _parts(version) < (8, 4) else "--memPoolSize=workspace:"
+    engine = f"model.{name}.engine"
+    fixed = [f"--onnx={network}", f"--saveEngine={engine}.part", *flags]
+    names = [flag.split("=")[0] for flag in (*fixed, pool)]
+    lines = "".join(f"  {shlex.quote(flag)} \\\n" for flag in fixed)
+    return f"""#!/bin/sh
+# {_comment(bundle)} for {target.title}, by trtexec of TensorRT {_comment(version)}. Written by edgecnn.
+# Another trtexec: TRTEXEC=/path/to/trtexec ./build.sh
+set -eu
+cd "$(dirname "$0")"
+
+sha256sum -c {SUMS}
+
+trtexec=${{TRTEXEC:-/usr/src/tensorrt/bin/trtexec}}
+if ! help=$("$trtexec" --help 2>&1); then
+  echo "error: $trtexec does not run; JetPack brings it (apt install libnvinfer-bin), or name one in TRTEXEC" >&2
+  exit 8
+fi
+for flag in {" ".join(names)}; do
+  case $help in
+    *"$flag"*) ;;
+    *)
+      echo "error: this trtexec has no $flag, so it is not TensorRT {_comment(version)}: emit again with --trt" >&2
+      exit 7
+      ;;
+  esac
+done
+
+# CPU and GPU share the memory: at most half of what is free now
+workspace={workspace_mib}
+half=$(awk '/^MemAvailable:/ {{ print int($2 / 2048) }}' /proc/meminfo)
+if [ "$half" -lt "$workspace" ]; then
+  workspace=$half
+  echo "the builder's workspace is $half MiB, half of the free memory"
+fi
+
+echo "building; minutes may pass; build.log says what happens"
+if ! "$trtexec" \\
+{lines}  "{pool}$workspace" >build.log 2>&1; then
+  rm -f {shlex.quote(engine + ".part")}
+  tail -n 5 build.log >&2
+  echo "error: trtexec failed; the whole story is in build.log" >&2
+  exit 7
+fi
+mv {shlex.quote(engine + ".part")} {shlex.quote(engine)}
+echo "{engine}: made; at the desk, edgecnn xray layers.json shows what became INT8"
+"""
+
+
+def _comment(text: str) -> str:
+    """Text that stays within a line and a pair of double quotes of the script."""
+    return "".join(c for c in text if c.isalnum() or c in " ._-+")
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    if len(parts) < 2 or not all(part.isdecimal() for part in parts):
+        raise BuildError(f"'{version}' is no version of TensorRT", wanted="one such as 8.5.2 or 10.3")
+    return tuple(int(part) for part in parts[:2])
+
+
+def _dotted(version: Sequence[int]) -> str:
+    return ".".join(map(str, version))
