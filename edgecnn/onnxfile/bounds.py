@@ -1,23 +1,29 @@
 """How much memory a network would take, from its shapes alone, and the bound above which it is refused.
 
-Shapes come from onnx's shape inference with data propagation, which computes them and allocates no tensor. A dimension
-that stays unknown counts as 1: the estimate is then a lower bound, and says so.
+Shapes come from onnx's shape inference, one node at a time, and constants are computed along the way only while they
+are small: onnx 1.23's own data propagation fills the memory with the values of a Range of 2^40 numbers. A dimension that
+stays unknown counts as 1: the estimate is then a lower bound, and says so. Graphs inside of nodes are not estimated.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper, shape_inference
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
 
 from edgecnn.errors import InputError
 from edgecnn.onnxfile.external import tensors
 from edgecnn.onnxfile.wire import BITS
 
 LIMIT = 4 << 30  # bytes: the memory of the smallest board that is sold today, Orin Nano 4 GB
-SMALL = 4096  # elements: constants up to this size may be shapes, larger ones are passed to the inference as types
+SMALL = 4096  # elements: constants up to this size may be shapes and are computed
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,11 @@ class Memory:
 
 def memory(model: ModelProto) -> Memory:
     """The estimate, as if the graph ran in FP32 node by node, each tensor freed behind its last reader."""
-    sizes, unknown = _sizes(model)
+    shapes = Shapes(model)
+    for node in model.graph.node:
+        shapes.pass_through(node)
+    sizes = {name: shapes.size(name) for name in shapes.types if name not in shapes.given}
+    unknown = tuple(name for name in sizes if not shapes.known(name))
     last: dict[str, int] = {name: i for i, node in enumerate(model.graph.node) for name in node.input}
     kept = {o.name for o in model.graph.output}
     weights = sum(math.prod(t.dims) * BITS.get(t.data_type, 8) // 8 for t in tensors(model))
@@ -59,56 +69,93 @@ def memory(model: ModelProto) -> Memory:
     return Memory(weights, peak, sizes.get(where, 0), where, unknown)
 
 
-def _sizes(model: ModelProto) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Bytes of each tensor that a node of the main graph makes or the user gives, and those of unknown size."""
-    inferred = shape_inference.infer_shapes(_skeleton(model), data_prop=True)
-    values = {v.name: v for v in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)}
-    sizes, unknown = {}, []
-    constants = {t.name for t in model.graph.initializer}
-    names = [i.name for i in model.graph.input if i.name not in constants]
-    for name in [*names, *(name for node in model.graph.node for name in node.output if name)]:
-        kind = values[name].type.tensor_type if name in values else None
-        dims = [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim] if kind is not None else [-1]
-        if kind is None or not kind.HasField("shape") or any(d < 0 for d in dims):
-            unknown.append(name)
-        bits = BITS.get(kind.elem_type, 32) if kind is not None else 32
-        sizes[name] = math.prod(max(d, 1) for d in dims) * bits // 8
-    return sizes, tuple(unknown)
+class Shapes:
+    """Types of the tensors of a graph, and the values of its small constants, node by node."""
 
+    def __init__(self, model: ModelProto) -> None:
+        self.opsets, self.functions = list(model.opset_import), list(model.functions)
+        self.given = {t.name for t in model.graph.initializer}
+        self.values: dict[str, NDArray[Any]] = {}
+        self.types: dict[str, TypeProto] = {i.name: i.type for i in model.graph.input}
+        for tensor in model.graph.initializer:
+            self.constant(tensor)
 
-def _skeleton(model: ModelProto) -> ModelProto:
-    """The graph without its large weights: their types stand as inputs."""
-    result = ModelProto(ir_version=model.ir_version)
-    result.opset_import.extend(model.opset_import)
-    result.functions.extend(model.functions)
-    graph, source = result.graph, model.graph
-    graph.name = source.name or "graph"
-    graph.node.extend(source.node)
-    graph.output.extend(source.output)
-    graph.input.extend(source.input)
-    given = {i.name for i in source.input}
-    for tensor in source.initializer:
+    def constant(self, tensor: TensorProto) -> None:
+        self.types[tensor.name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
         if math.prod(tensor.dims) <= SMALL:
-            graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    return result
+            self.values[tensor.name] = numpy_helper.to_array(tensor)
+
+    def pass_through(self, node: NodeProto) -> None:
+        """Learn what a node makes."""
+        outputs = [name for name in node.output if name]
+        feeds = [name for name in dict.fromkeys(node.input) if name]
+        one = self.alone(node, feeds, outputs)
+        try:
+            inferred = shape_inference.infer_shapes(one)
+        except shape_inference.InferenceError:
+            inferred = one  # its shapes contradict each other, or it reads a tensor from outside: unknown
+        for value in inferred.graph.output:
+            self.types[value.name] = value.type
+        if node.op_type in ("Shape", "Size") and self.known(feeds[0]):
+            dims = np.array(self.dims(feeds[0]), np.int64)
+            span = slice(*(next((a.i for a in node.attribute if a.name == key), None) for key in ("start", "end")))
+            self.values[outputs[0]] = dims[span] if node.op_type == "Shape" else np.array(dims.prod(), np.int64)
+        elif all(name in self.values for name in feeds) and all(self.few(name) for name in outputs):
+            self.compute(one, feeds, outputs)
+
+    def alone(self, node: NodeProto, feeds: Iterable[str], outputs: Iterable[str]) -> ModelProto:
+        """A network of this node, its inputs as small constants or as types."""
+        inputs = [helper.make_value_info(n, self.types[n]) for n in feeds if n not in self.values and n in self.types]
+        small = [numpy_helper.from_array(self.values[name], name) for name in feeds if name in self.values]
+        results = [helper.make_value_info(name, TypeProto()) for name in outputs]
+        graph = helper.make_graph([node], "one", inputs, results, small)
+        return helper.make_model(graph, opset_imports=self.opsets, functions=self.functions)
+
+    def compute(self, one: ModelProto, feeds: Iterable[str], outputs: list[str]) -> None:
+        node = one.graph.node[0]
+        if node.domain not in ("", "ai.onnx") or node.op_type.startswith("Random"):
+            return
+        if any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute):
+            return
+        try:
+            with np.errstate(all="ignore"):
+                found = ReferenceEvaluator(one).run(None, {})
+        except Exception:  # whatever onnx's evaluator lacks or trips over: the value stays unknown
+            return
+        self.values.update({name: np.asarray(value) for name, value in zip(outputs, found, strict=True)})
+
+    def dims(self, name: str) -> list[int]:
+        """Dimensions, -1 where unknown; [-1] for an unknown rank."""
+        kind = self.types[name].tensor_type if name in self.types else TypeProto().tensor_type
+        if not kind.HasField("shape"):
+            return [-1]
+        return [d.dim_value if d.HasField("dim_value") else -1 for d in kind.shape.dim]
+
+    def known(self, name: str) -> bool:
+        return all(d >= 0 for d in self.dims(name))
+
+    def few(self, name: str) -> bool:
+        return self.known(name) and math.prod(self.dims(name)) <= SMALL
+
+    def size(self, name: str) -> int:
+        """Bytes; an unknown dimension counts as 1."""
+        bits = BITS.get(self.types[name].tensor_type.elem_type, 32)
+        return math.prod(max(d, 1) if d else 0 for d in self.dims(name)) * bits // 8
 
 
 class Room:
     """How many bytes folding constants may still add: a chain of Expand nodes must not fill the memory."""
 
-    def __init__(self, opsets: list[onnx.OperatorSetIdProto]) -> None:
-        self.left, self.opsets = LIMIT, opsets
+    def __init__(self, model: ModelProto) -> None:
+        self.left, self.shapes = LIMIT, Shapes(model)
 
-    def take(self, node: NodeProto, feeds: list[TensorProto]) -> None:
+    def take(self, node: NodeProto) -> None:
         """Count the outputs of a node that reads constants alone, before it is computed. Raises InputError."""
-        outputs = [helper.make_value_info(name, onnx.TypeProto()) for name in node.output]
-        model = helper.make_model(helper.make_graph([node], "one", [], outputs, feeds), opset_imports=self.opsets)
-        sizes, _ = _sizes(model)
-        self.left -= sum(sizes.values())
+        self.shapes.pass_through(node)
+        sizes = [self.shapes.size(name) for name in node.output if name]
+        self.left -= sum(sizes)
         if self.left < 0:
             raise InputError(
-                f"{node.op_type} '{node.name or node.output[0]}' would make a constant of {max(sizes.values()):.3g} bytes",
+                f"{node.op_type} '{node.name or node.output[0]}' would make a constant of {max(sizes):.3g} bytes",
                 wanted=f"at most {LIMIT >> 30} GiB of constants",
             )

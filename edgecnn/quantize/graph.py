@@ -44,9 +44,8 @@ def _constants(model: ModelProto) -> None:
     inputs = [i for i in graph.input if i.name not in given]  # before IR 4 initialisers were inputs too
     del graph.input[:]
     graph.input.extend(inputs)
-    tensors = {t.name: t for t in graph.initializer}
     values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    kept, room = [], Room(list(model.opset_import))
+    kept, room = [], Room(model)
     for node in graph.node:
         feeds = [name for name in node.input if name]
         closed = all(name in values for name in feeds) and not any(
@@ -55,7 +54,7 @@ def _constants(model: ModelProto) -> None:
         if not closed or node.op_type.startswith("Random") or any(o.name in node.output for o in graph.output):
             kept.append(node)
             continue
-        room.take(node, [tensors[name] for name in dict.fromkeys(feeds)])
+        room.take(node)
         single = helper.make_graph(
             [node],
             "fold",
@@ -66,8 +65,7 @@ def _constants(model: ModelProto) -> None:
         outputs = ReferenceEvaluator(one).run(None, {name: values[name] for name in feeds})
         for name, value in zip(node.output, outputs, strict=True):
             values[name] = np.asarray(value)
-            tensors[name] = numpy_helper.from_array(values[name], name)
-            graph.initializer.append(tensors[name])
+            graph.initializer.append(numpy_helper.from_array(values[name], name))
     del graph.node[:]
     graph.node.extend(kept)
 
