@@ -25,7 +25,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     """Check the INT8 file, build it, read the evidence. Raises BuildError, MissingDependency."""
     try:
-        import onnx
+        from edgecnn import onnxfile
     except ImportError as error:
         raise MissingDependency(
             "onnx is not installed: the check before the build needs it", do="Run: pip install onnx"
@@ -38,11 +38,11 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
         raise RecipeError("the recipe has no `build:` section", do="Add one with a target")
     target = targets.find(section.target)
     source = bundle.file("int8")
-    lint.require(source)
+    lint.require(source, lint.find(section.target))
     name = f"model.{section.target}.engine"
     with atomic(bundle.path / name) as temporary:
         built = worker.build_apart(source, target, section.workspace_mib, temporary)
-    seen = xray.xray(built.log, lint.meant(onnx.load(source)))
+    seen = xray.xray(built.log, lint.meant(onnxfile.read(source)))
     note(f"{section.target}: {seen}")
     facts = {
         "target": section.target,

@@ -1,8 +1,9 @@
 """How much memory a network would take, from its shapes alone, and the bound above which it is refused.
 
 Shapes come from onnx's shape inference, one node at a time, and constants are computed along the way only while they
-are small: onnx 1.23's own data propagation fills the memory with the values of a Range of 2^40 numbers. A dimension that
-stays unknown counts as 1: the estimate is then a lower bound, and says so. Graphs inside of nodes are not estimated.
+are small: onnx 1.23's own data propagation fills the memory with the values of a Range of 2^40 numbers. A dimension
+that stays unknown counts as 1: the estimate is then a lower bound, and says so. Graphs inside of nodes are not
+estimated.
 """
 
 from __future__ import annotations

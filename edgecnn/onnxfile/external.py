@@ -53,7 +53,9 @@ def take_in(model: ModelProto, folder: Path, room: int) -> None:
         if tensor.data_type not in BITS:
             raise Malformed(f"tensor '{tensor.name}' has no known data type ({tensor.data_type})")
         if room < 0:
-            raise Malformed(f"tensor '{tensor.name}' claims {claim} bytes of an external file: more than fits the bound")
+            raise Malformed(
+                f"tensor '{tensor.name}' claims {claim} bytes of an external file: more than fits the bound"
+            )
         location = entries.get("location", "")
         offset, length = _number(entries, "offset", 0), _number(entries, "length", claim)
         if length != claim:

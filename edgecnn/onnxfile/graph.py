@@ -37,3 +37,19 @@ def attribute(node: NodeProto, name: str, default: float | int | str) -> float |
             value = helper.get_attribute_value(a)
             return value.decode() if isinstance(value, bytes) else value
     return default
+
+
+def sweep(model: ModelProto) -> None:
+    """Drop the nodes and constants that nothing reads."""
+    graph = model.graph
+    wanted = {o.name for o in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    used = [t for t in graph.initializer if t.name in wanted]
+    del graph.initializer[:]
+    graph.initializer.extend(used)

@@ -30,7 +30,8 @@ def read(path: Path) -> ModelProto:
     try:
         data = _bytes(path)
         claimed = walk(data)
-        model = ModelProto.FromString(data)
+        model = ModelProto()
+        model.ParseFromString(data)
         take_in(model, path.resolve().parent, PROTOBUF - claimed)
         _graphs(model)
         onnx.checker.check_model(model)
@@ -75,8 +76,8 @@ def _fits(model: ModelProto) -> None:
     need = memory(model)
     if max(need.total, need.largest) > LIMIT:
         raise Malformed(
-            f"'{need.where}' alone takes {need.largest / 2**30:.3g} GiB, the network {need.total / 2**30:.3g} GiB by its "
-            f"shapes; wanted at most {LIMIT >> 30} GiB"
+            f"'{need.where}' alone takes {need.largest / 2**30:.3g} GiB, the network {need.total / 2**30:.3g} GiB by "
+            f"its shapes; wanted at most {LIMIT >> 30} GiB"
         )
 
 

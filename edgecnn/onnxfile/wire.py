@@ -23,7 +23,16 @@ CHILDREN: dict[str, dict[int, str]] = {
     "function": {7: "node", 11: "attribute", 12: "value"},
     "graph": {1: "node", 5: "tensor", 11: "value", 12: "value", 13: "value", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 14: "type", 15: "type", 22: "sparse", 23: "sparse"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        14: "type",
+        15: "type",
+        22: "sparse",
+        23: "sparse",
+    },
     "value": {2: "type"},
     "type": {4: "holder", 5: "holder", 9: "holder"},  # sequence, map, optional
     "holder": {1: "type", 2: "type"},

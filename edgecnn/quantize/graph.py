@@ -12,7 +12,7 @@ from onnx import ModelProto, helper, numpy_helper, version_converter
 from onnx.reference import ReferenceEvaluator
 
 from edgecnn.errors import ModelError
-from edgecnn.onnxfile import Room, View, attribute
+from edgecnn.onnxfile import Room, View, attribute, sweep
 from edgecnn.onnxfile import read as load
 
 __all__ = ["OPSET", "View", "attribute", "load", "prepare"]
@@ -32,7 +32,7 @@ def prepare(model: ModelProto) -> ModelProto:
     _batch_norms(result)
     _gemms(result)
     _names(result)
-    _sweep(result)
+    sweep(result)
     del result.graph.value_info[:]
     return result
 
@@ -129,19 +129,3 @@ def _names(model: ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{node.output[0]}"
         seen.add(node.name)
-
-
-def _sweep(model: ModelProto) -> None:
-    """Drop what nothing reads."""
-    graph = model.graph
-    wanted = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    used = [t for t in graph.initializer if t.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
