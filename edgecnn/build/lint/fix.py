@@ -37,7 +37,7 @@ def fix(model: ModelProto, target: Profile, feeds: Sequence[Feeds] = ()) -> Fixe
     if not target.int8 or target.sm75 or target.dla:
         done += strip(result, "dla-qdq" if target.dla else "sm75" if target.sm75 else "no-int8")
     else:
-        for repair in (float_bias, outputs_first, one_scale, symmetric, fuse, skips, pooled):
+        for repair in (float_bias, outputs_first, symmetric, one_scale, fuse, skips, pooled):
             done += repair(result)
             sweep(result)
     done += convert(result, target)

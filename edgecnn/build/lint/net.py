@@ -141,11 +141,32 @@ def _levels(net: Net, q: NodeProto) -> NDArray[Any] | None:
     axis = axis_of(q, value.ndim)
     low, high = (0, 255) if zero is None or zero.dtype == np.uint8 else (-128, 127)
     shift = 0 if zero is None else along(zero.astype(np.float64), axis, value.ndim)
-    return np.clip(np.round(value / along(scale, axis, value.ndim)) + shift, low, high)
+    levels: NDArray[Any] = np.clip(np.round(value / along(scale, axis, value.ndim)) + shift, low, high)
+    return levels
+
+
+def hides_relu(net: Net, q: NodeProto) -> bool:
+    """Whether a Q is the only thing that keeps a tensor from being negative.
+
+    Where the lowest level stands for 0, a quantiser may drop the Relu before it (onnxruntime's does): the level cannot
+    go lower. A pair around 0 can.
+    """
+    zero = net.zero(q)
+    at = 0 if zero is None else int(zero.ravel()[0])
+    return at == (0 if zero is None or zero.dtype == np.uint8 else -128) and not _positive(net, q.input[0])
+
+
+def _positive(net: Net, tensor: str) -> bool:
+    node = net.producer.get(tensor)
+    while node is not None and node.op_type in (*COPIES, *POOLS, DQ) and node.op_type != "Concat":
+        node = net.producer.get(node.input[0])
+        if node is not None and node.op_type == Q:
+            return True  # a pair before it has the same lowest level, or hides a Relu of its own
+    return node is not None and node.op_type in ("Relu", "Sigmoid", "Softmax", "HardSigmoid")
 
 
 def tensor(name: str, value: NDArray[Any]) -> TensorProto:
-    return numpy_helper.from_array(np.ascontiguousarray(value), name)
+    return numpy_helper.from_array(np.asarray(value, order="C"), name)  # ascontiguousarray would make scalars vectors
 
 
 def list_attribute(node: NodeProto, name: str) -> list[int]:

@@ -110,7 +110,7 @@ def precision(net: Net, target: Profile) -> Iterator[Finding]:
 def channels(net: Net, target: Profile) -> Iterator[Finding]:
     """Multiples in which TensorRT's formats pack channels: CHW4 and CHW32 for INT8, HWC8 for FP16."""
     odd: dict[bool, list[str]] = {True: [], False: []}
-    for node in net.graph.node:
+    for node in net.graph.node if target.releases else ():
         if node.op_type != "Conv" or not (dims := net.dims(node.input[1])) or dims[0] < 1:
             continue
         int8 = is_int8(net, node)

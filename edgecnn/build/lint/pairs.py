@@ -44,12 +44,13 @@ def _scales(net: Net, node: NodeProto) -> Iterator[Finding]:
         yield Finding("scale", label(node), f"the scale {bad}", "a positive number", "Calibrate again")
     if scale.dtype == np.float16:
         yield Finding("half", label(node), "a float16 scale", "float32: one form then fits every TensorRT", FIX)
-    if scale.size > 1 and not net.constant_feed(node):
+    if scale.ndim and not net.constant_feed(node):
+        scales = f"{scale.size} scales" if scale.size > 1 else "its scale in a vector of one"
         yield Finding(
             "activation-axis",
             label(node),
-            f"an activation with {scale.size} scales: its convolution would run in float",
-            "one scale",
+            f"an activation with {scales}: its convolution would run in float",
+            "one scale, a scalar",
             FIX,
         )
 

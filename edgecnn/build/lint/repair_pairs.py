@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgecnn.build.lint.net import DQ, Net, Q, along, axis_of, dequantised, label, tensor
+from edgecnn.build.lint.net import DQ, Net, Q, along, axis_of, dequantised, hides_relu, label, tensor
 from edgecnn.onnxfile import attribute
 
 LEVELS = 127
@@ -85,6 +85,8 @@ def symmetric(model: ModelProto) -> list[Repair]:
         reach = np.maximum(high - at, at - low)
         fresh = scale if exact else (scale * reach / LEVELS).astype(scale.dtype)
         names = [put(model.graph, f"{first.output[0]}_{part}", v) for part, v in _parts(fresh)]
+        if first.op_type == Q and not net.constant_feed(first) and hides_relu(net, first):
+            first.input[0] = relu(model, first)
         if stored is not None:
             axis = axis_of(first, stored.ndim)
             whole = (stored - along(at, axis, stored.ndim)) * along(scale.astype(np.float64), axis, stored.ndim)
@@ -102,6 +104,14 @@ def symmetric(model: ModelProto) -> list[Repair]:
     return done
 
 
+def relu(model: ModelProto, q: NodeProto) -> str:
+    """Write out the Relu that a Q hides; the tensor behind it."""
+    name = f"{q.input[0]}_relu_of_{q.output[0]}"
+    at = next(i for i, node in enumerate(model.graph.node) if node is q or node.output[0] == q.output[0])
+    model.graph.node.insert(at, helper.make_node("Relu", [q.input[0]], [name], name))
+    return name
+
+
 def _parts(scale: NDArray[Any]) -> list[tuple[str, NDArray[Any]]]:
     return [("scale_s8", scale), ("zero_s8", np.zeros(scale.shape, np.int8))]
 
@@ -111,14 +121,19 @@ def one_scale(model: ModelProto) -> list[Repair]:
     net, done = Net(model), []
     for group in groups(net):
         scale = net.scale(group[0])
-        if scale is None or scale.size == 1 or net.constant_feed(group[0]):
+        if scale is None or not scale.ndim or net.constant_feed(group[0]):
             continue
-        names = [put(model.graph, f"{group[0].output[0]}_{p}", v) for p, v in _parts(np.asarray(scale.max()))]
+        zero = net.zero(group[0])
+        at = np.zeros((), np.int8) if zero is None or zero.size > 1 else zero.reshape(())
+        parts = (("scale", np.asarray(scale.max())), ("zero", at))
+        names = [put(model.graph, f"{group[0].output[0]}_{part}", v) for part, v in parts]
         for node in group:
             del node.input[1:]
             node.input.extend(names)
             set_axis(node, None)
-        done.append(Repair("activation-axis", label(group[0]), f"one scale for {scale.size}, the largest", False))
+        exact = scale.size == 1
+        did = "its scale is a scalar" if exact else f"one scale for {scale.size}, the largest"
+        done.append(Repair("activation-axis", label(group[0]), did, exact))
     return done
 
 

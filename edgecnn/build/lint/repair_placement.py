@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onnx import ModelProto, helper, version_converter
 
-from edgecnn.build.lint.net import DQ, Net, Q, dequantised, label
+from edgecnn.build.lint.net import DQ, Net, Q, dequantised, hides_relu, label
 from edgecnn.build.lint.network import opset_of
 from edgecnn.build.lint.placement import between, pools, residuals
-from edgecnn.build.lint.repair_pairs import Repair, put, rewire
+from edgecnn.build.lint.repair_pairs import Repair, put, relu, rewire
 from edgecnn.build.lint.target import LOWEST, Profile
 
 
@@ -64,7 +64,8 @@ def strip(model: ModelProto, rule: str) -> list[Repair]:
     for dq in [n for n in net.graph.node if n.op_type == DQ]:
         pair = net.pair(dq.output[0])
         if pair is not None:
-            rewire(model, dq.output[0], pair[0].input[0])
+            hidden = not net.constant_feed(dq) and hides_relu(net, pair[0])
+            rewire(model, dq.output[0], relu(model, pair[0]) if hidden else pair[0].input[0])
         elif (value := dequantised(net, dq)) is not None:
             rewire(model, dq.output[0], put(model.graph, f"{dq.output[0]}_float", value))
         else:
