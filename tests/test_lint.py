@@ -396,6 +396,16 @@ def test_opsets_tell_what_changed_from_what_merely_grew() -> None:
     assert check_model(model, find("rtx")) == []
 
 
+def test_an_operator_that_is_too_new_is_converted() -> None:
+    """ReduceMean of opset 18 takes its axes as an input; that of 13 has an attribute."""
+    s = Sketch()
+    s.node("ReduceMean", [s.relu("x"), s.constant("axes", np.array([2, 3]))], "y")
+    model = s.model({"y": [1, 3, 1, 1]}, opset=18)
+    assert rules(model, "jetpack-5.1") == {"new-op", "opset"}
+    fixed = fix(model, find("jetpack-5.1"))
+    assert fixed.remaining == () and fixed.parity is not None and fixed.parity.wanted_db == 60
+
+
 def test_no_pairs_for_tensorrt_11_is_a_warning() -> None:
     assert "implicit" in rules(tiny(), "jetpack-7.x") and "implicit" not in rules(tiny(), "jetpack-6.x")
 

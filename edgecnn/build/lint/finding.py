@@ -43,13 +43,13 @@ RULES: Mapping[str, Rule] = {
         "error",
         "an operator, or the meaning of its inputs, is newer than the target's opset",
         "refused, or read as the older operator",
-        "converts the opset, where onnx has a converter",
+        "lowers the opset, or converts it where onnx can",
     ),
     "opset": Rule(
         "warning",
         "the opset is newer than a release of the target, or older than 9",
         "the parser warns and tries",
-        "converts the opset, where onnx has a converter",
+        "lowers the opset, or converts it where onnx can",
     ),
     "dynamic-shape": Rule("error", "an input of no fixed shape, and no profile for it", "refused after parsing"),
     "no-int8": Rule(
