@@ -125,18 +125,17 @@ def take_in(section: ModelSection) -> tuple[onnx.ModelProto, ModelSpec]:
     fit the decoder.
     """
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    from edgecnn import onnxfile
 
     path = section.onnx
     assert path is not None and section.decode is not None
+    model = onnxfile.read(path)
     try:
-        model = onnx.load(path)
         onnx.checker.check_model(model, full_check=True)
-    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path} is no sound ONNX network ({reason})", do="Export or copy it again") from error
-    if not model.graph.node:
-        raise InputError(f"{path} holds no layers", wanted="an ONNX network", do="Export or copy it again")
     constants = {t.name for t in model.graph.initializer}
     inputs = _tensors([i for i in model.graph.input if i.name not in constants])
     if len(inputs) != 1 or len(inputs[0].shape) != 4:

@@ -33,6 +33,7 @@ COMMANDS = [
     "sense",
     "cache",
     "xray",
+    "lint",
 ]
 
 

@@ -33,7 +33,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     An FP16 engine, for a board without INT8, is built on the board: the BuildError tells what to carry there.
     """
     try:
-        import onnx
+        from edgecnn import onnxfile
     except ImportError as error:
         raise MissingDependency(
             "onnx is not installed: the check before the build needs it", do="Run: pip install onnx"
@@ -46,7 +46,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     if section.precision == "fp16":
         raise targets.by_hand(section.target, bundle.file("fp32"), section.workspace_mib)
     source = bundle.file("int8")
-    lint.require(source)
+    lint.require(source, lint.find(section.target))
     built = worker.build_apart(source, target, options(section))
     texts = {"build_log": ("log", "\n".join(built.log)), "layers": ("layers.json", built.layers)}
     files = {role: f"model.{section.target}.{ending}" for role, (ending, text) in texts.items() if text}
@@ -57,7 +57,7 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     with atomic(bundle.path / name) as temporary:
         temporary.write_bytes(built.engine)
     layers = readers.inspector(built.layers) if built.layers else readers.log(built.log)
-    seen = xray.xray(layers, lint.meant(onnx.load(source)))
+    seen = xray.xray(layers, lint.meant(onnxfile.read(source)))
     note(f"{section.target}: {seen}")
     runtime = MODULES[target.dialect]
     facts = {

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from edgecnn import onnxfile
 from edgecnn.build.lint import meant
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError, ModelError
@@ -202,11 +202,7 @@ def export(source: Path, out: Path, version: str) -> list[Path]:
     path = Bundle.read(source).file("int8") if source.is_dir() else source
     if not path.is_file():
         raise InputError(f"there is nothing at {path}", wanted="a bundle or a Q/DQ network (.onnx)")
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf's, the checker's and the file system's errors share no base class
-        raise InputError(f"{path} is no readable ONNX network ({error})"[:300]) from error
+    model = onnxfile.read(path)
     found = calibration(model)
     texts = {out: write(found, version).encode(), out.with_suffix(".onnx"): strip(model).SerializeToString()}
     if found.floats:

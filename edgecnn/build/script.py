@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import onnx
-
+from edgecnn import onnxfile
 from edgecnn.build import cache, lint
+from edgecnn.build.lint.target import OPSET
 from edgecnn.build.network import Options
 from edgecnn.build.targets import TARGETS, Target
 from edgecnn.bundle import Bundle, atomic, sha256
@@ -41,18 +42,23 @@ def emit(
         raise BuildError(f"there is no trtexec for target '{name}'", wanted=f"one of {', '.join(boards)}")
     version = version or max(target.software.values(), key=_parts)
     source = bundle.file("int8")
-    lint.require(source)
-    model = onnx.load(source)
+    model = onnxfile.read(source)
     files: dict[str, bytes] = {}
     precisions = ""
+    carried = model
     if target.int8 and not implicit:
         files[INT8] = source.read_bytes()
     else:
-        files[FLOAT] = cache.strip(model).SerializeToString(deterministic=True)
+        carried = cache.strip(model)
+        files[FLOAT] = carried.SerializeToString(deterministic=True)
     if target.int8 and implicit:
         found = cache.calibration(model)
         files[CACHE] = cache.write(found, version).encode()
         precisions = cache.write_precisions(found.floats)
+    release = ".".join(version.split(".")[:2])
+    profile = replace(lint.find(name), releases=(release,)) if release in OPSET else lint.ANY
+    if refused := lint.errors(lint.check_model(carried, profile)):
+        raise BuildError(f"for TensorRT {version}, {refused[0]}", do="Mend it with `edgecnn lint --fix`")
     flags = trtexec(_parts(version), options, int8=target.int8, implicit=implicit, precisions=precisions)
     for file, content in files.items():
         with atomic(folder / file) as temporary:

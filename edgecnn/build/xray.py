@@ -148,17 +148,11 @@ def _own(layer: Layer) -> str:
 
 
 def _network(path: Path, source: str) -> XRay:
-    import onnx
-
+    from edgecnn import onnxfile
     from edgecnn.build import lint
 
-    try:
-        model = onnx.load(path)
-    except Exception as error:  # protobuf's and the file system's errors share no base class
-        raise InputError(f"{path} is no readable ONNX network ({error})"[:200]) from error
+    model = onnxfile.read(path)
     layers = readers.network(model)
-    if not layers:
-        raise InputError(f"{path} holds no layers", wanted="an ONNX network")
     return replace(xray(layers, lint.meant(model), f"{path.name}: {source}"), built=False)
 
 

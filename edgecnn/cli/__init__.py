@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, predict, sense, stages, targets, use, xray
+from edgecnn.cli import cache, lint, predict, sense, stages, targets, use, xray
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
-__all__ = ["app", "cache", "main", "predict", "sense", "stages", "targets", "use", "xray"]
+__all__ = ["app", "cache", "lint", "main", "predict", "sense", "stages", "targets", "use", "xray"]
 
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings
 

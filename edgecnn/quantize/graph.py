@@ -1,4 +1,4 @@
-"""An ONNX graph made ready for quantisation, and a view on who makes and who reads each tensor.
+"""An ONNX graph made ready for quantisation.
 
 `prepare` changes no output beyond rounding: constants are folded, Conv+BatchNormalization is merged, Identity goes,
 Gemm weights lie as (outputs, inputs), and every node has a name of its own.
@@ -6,61 +6,18 @@ Gemm weights lie as (outputs, inputs), and every node has a name of its own.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from pathlib import Path
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper, version_converter
+from onnx import ModelProto, helper, numpy_helper, version_converter
 from onnx.reference import ReferenceEvaluator
 
-from edgecnn.errors import InputError, ModelError
+from edgecnn.errors import ModelError
+from edgecnn.onnxfile import Room, View, attribute, sweep
+from edgecnn.onnxfile import read as load
+
+__all__ = ["OPSET", "View", "attribute", "load", "prepare"]
 
 OPSET = 13  # the first in which QuantizeLinear has an axis
-
-
-class View:
-    """Producers, readers and constants of a graph. Made anew after the graph changes."""
-
-    def __init__(self, model: ModelProto) -> None:
-        self.model, self.graph = model, model.graph
-        self.outputs = {o.name for o in self.graph.output}
-        self.producer: dict[str, NodeProto] = {name: node for node in self.graph.node for name in node.output if name}
-        self.readers: dict[str, list[tuple[NodeProto, int]]] = defaultdict(list)
-        for node in self.graph.node:
-            for index, name in enumerate(node.input):
-                if name:
-                    self.readers[name].append((node, index))
-        self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in self.graph.initializer}
-
-    def constant(self, name: str) -> NDArray[np.float32] | None:
-        """The value of an initialiser, None for any other tensor."""
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
-
-def attribute(node: NodeProto, name: str, default: float | int | str) -> float | int | str:
-    """A scalar attribute of a node."""
-    for a in node.attribute:
-        if a.name == name:
-            value = helper.get_attribute_value(a)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
-
-
-def load(path: Path) -> ModelProto:
-    """Raises InputError if the file is missing, empty, truncated or not ONNX."""
-    if not path.is_file():
-        raise InputError(f"no network at {path}", wanted="an ONNX file")
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except Exception as error:  # protobuf, checker and file errors share no base class
-        raise InputError(f"{path} is not a readable ONNX network ({error})"[:300], wanted="an ONNX file") from error
-    if not model.graph.node:
-        raise InputError(f"{path} holds an ONNX graph without a single node", wanted="a network")
-    return model
 
 
 def prepare(model: ModelProto) -> ModelProto:
@@ -75,7 +32,7 @@ def prepare(model: ModelProto) -> ModelProto:
     _batch_norms(result)
     _gemms(result)
     _names(result)
-    _sweep(result)
+    sweep(result)
     del result.graph.value_info[:]
     return result
 
@@ -88,7 +45,7 @@ def _constants(model: ModelProto) -> None:
     del graph.input[:]
     graph.input.extend(inputs)
     values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    kept = []
+    kept, room = [], Room(model)
     for node in graph.node:
         feeds = [name for name in node.input if name]
         closed = all(name in values for name in feeds) and not any(
@@ -97,6 +54,7 @@ def _constants(model: ModelProto) -> None:
         if not closed or node.op_type.startswith("Random") or any(o.name in node.output for o in graph.output):
             kept.append(node)
             continue
+        room.take(node)
         single = helper.make_graph(
             [node],
             "fold",
@@ -171,19 +129,3 @@ def _names(model: ModelProto) -> None:
         if not node.name or node.name in seen:
             node.name = f"{node.op_type}_{node.output[0]}"
         seen.add(node.name)
-
-
-def _sweep(model: ModelProto) -> None:
-    """Drop what nothing reads."""
-    graph = model.graph
-    wanted = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    used = [t for t in graph.initializer if t.name in wanted]
-    del graph.initializer[:]
-    graph.initializer.extend(used)
