@@ -105,7 +105,7 @@ class DecodeDetections:
         self._cell, self._stride = grid(model)
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Detections:
-        raw, score = self._split(list(outputs.values()))
+        raw, score = self.split(list(outputs.values()))
         best = score.max(1)
         rows = np.flatnonzero(best > self.score)
         if not len(rows):
@@ -119,7 +119,7 @@ class DecodeDetections:
         found = found[(xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1)]
         return nms(found, self.iou, self.limit)
 
-    def _split(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def split(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """→ (A, 4) raw boxes in strides, (A, C) scores."""
         match self.model.decode:
             case "roadnet":

@@ -18,7 +18,7 @@ from edgecnn import cli, errors
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ["compile", "train", "slim", "export", "quantize", "build"]
-COMMANDS = [*STAGES, "run", "bench", "check", "explain", "classify", "doctor", "zoo", "report"]
+COMMANDS = [*STAGES, "run", "bench", "check", "explain", "classify", "doctor", "zoo", "report", "calibrate"]
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import stages, use
+from edgecnn.cli import calibrate, stages, use
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
-__all__ = ["app", "main", "stages", "use"]
+__all__ = ["app", "calibrate", "main", "stages", "use"]
 
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings
 

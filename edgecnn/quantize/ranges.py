@@ -63,7 +63,7 @@ class Histogram:
     @property
     def values(self) -> NDArray[np.float64]:
         """What a count in each bin stands for: the bin's middle, but 0 for the first, where ReLU leaves its zeros."""
-        middles: NDArray[np.float64] = (np.arange(len(self.counts)) + 0.5) * self.width
+        middles = (np.arange(len(self.counts), dtype=np.float64) + 0.5) * np.float64(self.width)
         middles[0] = 0.0
         return middles
 
