@@ -118,7 +118,7 @@ class _Seen:
 
     spec: ModelSpec
     data: Dataset
-    looks: list[Look] = field(default_factory=list)
+    by_row: dict[int, Look] = field(default_factory=dict)
     means: list[NDArray[np.float64]] = field(default_factory=list)  # a picture each, (channels,)
     squares: list[NDArray[np.float64]] = field(default_factory=list)
 
@@ -128,11 +128,15 @@ class _Seen:
             for row in rows:
                 sample = self.data[row]
                 x, _ = preprocess(sample.bgr)
-                self.looks.append(Look.of(sample))
+                self.by_row[row] = Look.of(sample)
                 self.means.append(x[0].mean((1, 2), dtype=np.float64))
                 self.squares.append(np.square(x[0], dtype=np.float64).mean((1, 2)))
                 yield x
                 advance(1)
+
+    @property
+    def looks(self) -> list[Look]:
+        return [self.by_row[row] for row in sorted(self.by_row)]
 
     def moments(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation of each input channel."""

@@ -68,8 +68,8 @@ class Histogram:
         return middles
 
     def clipped(self, clip: float) -> float:
-        """The share of the values that exceed a magnitude."""
-        return float(self.counts[self.values > clip].sum() / max(self.counts.sum(), 1))
+        """The share of the values that exceed a magnitude by more than a bin."""
+        return float(self.counts[self.values - self.width / 2 > clip].sum() / max(self.counts.sum(), 1))
 
     def noise(self, clip: float) -> float:
         """The squared error, summed, of rounding to multiples of clip / 127 and clipping at `clip`."""
