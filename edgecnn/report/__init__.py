@@ -11,6 +11,7 @@ from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError
 from edgecnn.report.inside import inside
 from edgecnn.report.page import page
+from edgecnn.report.ranges import ranges
 from edgecnn.report.runs import Run
 
 __all__ = ["write_report"]
@@ -29,7 +30,9 @@ def write_report(
     What `edgecnn explain` left in the bundle is in it too. Raises InputError where a run's folder or a JSON file is
     missing or damaged.
     """
-    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), inside(bundle))
+    text = page(
+        bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), inside(bundle) + ranges(bundle)
+    )
     with atomic(out) as temporary:
         temporary.write_text(text, "utf-8")
     return out
