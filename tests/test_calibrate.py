@@ -16,6 +16,7 @@ from test_cli import called
 from tiny_onnx import tiny
 
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
+from edgecnn.compile import compile_recipe
 from edgecnn.data.alike import Look, bits, copies, near_copies
 from edgecnn.data.calibration import open_list, open_pictures
 from edgecnn.data.sample import Sample
@@ -314,20 +315,63 @@ def test_picked_ranges_are_nearer_than_random_ones(tmp_path: Path, bundle: Bundl
 # ---- the command
 
 
-def test_the_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Bundle, signs: Path
+def test_audit_of_a_bundle_and_of_a_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Bundle
 ) -> None:
-    assert called(monkeypatch, "calibrate", bundle.path, "--audit") == 0  # its manifest says where the pictures are
+    assert called(monkeypatch, "calibrate", bundle.path, "--audit", "--strict") == 0  # its manifest names the pictures
     assert capsys.readouterr().out.startswith("check")
-    few = tmp_path / "few"
-    few.mkdir()
     for i, (_, bgr) in enumerate(drawn(4).rows):
-        cv2.imwrite(str(few / f"{i}.png"), bgr)
-    assert called(monkeypatch, "calibrate", bundle.path, "--audit", "--data", few, "--json", "--strict") == 9
-    came = capsys.readouterr()
-    assert json.loads(came.out)["findings"] >= 1 and "1 findings: enough" in came.err.replace("2 findings", "")
-    out = tmp_path / "list.yaml"
-    assert called(monkeypatch, "calibrate", bundle.path, "--pick", 6, "--data", signs, "--out", out) == 0
-    assert "6 of 48 pictures" in capsys.readouterr().out and len(open_list(out)) == 6
+        cv2.imwrite(str(tmp_path / f"{i}.png"), bgr)
+    few = ("calibrate", bundle.path, "--audit", "--data", tmp_path, "--json")
+    assert called(monkeypatch, *few) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["findings"] == 1 and [row["name"] for row in data["checks"] if row["finding"]] == ["enough"]
+    assert called(monkeypatch, *few, "--strict") == 9
+    assert "error: the audit has findings: enough." in capsys.readouterr().err
+    assert called(monkeypatch, "calibrate", bundle.path, "--audit", "--data", tmp_path / "none") == 3
+
+
+def test_a_recipe_picks_its_list_and_is_audited_with_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, signs: Path
+) -> None:
+    onnx.save(colour_network(), tmp_path / "net.onnx")
+    model = {"onnx": "net.onnx", "decode": "logits", "classes": list(NAMES), "height": SIDE, "width": SIDE}
+    model |= {"mean": [127.5] * 3, "std": [127.5] * 3, "channels": "rgb"}
+    pictures = {"kind": "classes", "path": str(signs)}
+    recipe = {"name": "colours", "model": model, "export": {"compare": pictures}, "build": None}
+    recipe |= {"quantize": {"calibration": "lists/picked.yaml"}, "check": {"data": pictures}}
+    (tmp_path / "colours.yaml").write_text(json.dumps(recipe))
+    monkeypatch.chdir(tmp_path)
+    pick = ("calibrate", "colours.yaml", "--pick", 20, "--data", signs, "--out", "lists/picked.yaml")
+    assert called(monkeypatch, *pick, "--json") == 0
+    came = json.loads(capsys.readouterr().out)
+    assert (came["among"], len(came["pictures"]), came["list"]) == (48, 20, "lists/picked.yaml")
+    assert len(open_list(tmp_path / "lists" / "picked.yaml")) == 20
+    assert called(monkeypatch, "calibrate", "colours.yaml", "--audit") == 0
+    rows = {line.split("  ")[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "20 pictures" in rows["enough"] and "the pictures have no labels" in rows["classes"]
+    assert "the pictures to check on" in rows["light"]
+
+
+def test_half_a_command_line(monkeypatch: pytest.MonkeyPatch, bundle: Bundle, tmp_path: Path) -> None:
     assert called(monkeypatch, "calibrate", bundle.path) == 2
-    assert called(monkeypatch, "calibrate", bundle.path, "--pick", 6) == 2
+    assert called(monkeypatch, "calibrate", bundle.path, "--audit", "--pick", 6) == 2
+    assert called(monkeypatch, "calibrate", bundle.path, "--pick", 6, "--data", tmp_path) == 2
+
+
+# ---- a real network
+
+
+@pytest.mark.slow
+def test_roadnet_on_real_pictures_with_red_and_blue_swapped(shared_data: Path, tmp_path: Path) -> None:
+    recipe = {"name": "road", "model": {"arch": "roadnet", "weights": "shipped"}, "build": None}
+    recipe["quantize"] = {"data": {"kind": "sim", "seed": 9200, "pictures": 16}}
+    (tmp_path / "road.yaml").write_text(json.dumps(recipe))
+    bundle = compile_recipe(tmp_path / "road.yaml", tmp_path / "road.bundle", until="quantize").bundle
+    swapped = tmp_path / "swapped"
+    swapped.mkdir()
+    right = sorted((shared_data / "detection" / "kitti_mini" / "image_2").iterdir())
+    for file in right:
+        cv2.imwrite(str(swapped / f"{file.stem}.png"), cv2.imread(str(file))[..., ::-1])
+    assert "channel order" in found(audit(bundle, open_pictures(swapped), None))
+    assert not {"channel order", "preprocess"} & set(found(audit(bundle, open_pictures(right[0].parent), None)))

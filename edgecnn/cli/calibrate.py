@@ -52,7 +52,7 @@ def _audit(model: Path, data: Path | None, strict: bool, as_json: bool) -> None:
     found = audit(bundle, _pictures(bundle, recipe, data), _reference(bundle, recipe))
     show(as_json, (found.json(), columns(found.table())))
     if strict and found.findings:
-        raise GateFailed(f"{len(found.findings)} findings: {', '.join(check.name for check in found.findings)}")
+        raise GateFailed(f"the audit has findings: {', '.join(check.name for check in found.findings)}")
 
 
 def _pick(model: Path, count: int, data: Path, out: Path, as_json: bool) -> None:
