@@ -201,12 +201,13 @@ def histograms_json(result: Quantized) -> Mapping[str, Any]:
     rows = {}
     for name, h in sorted(result.histograms.items()):
         clip = result.amax[name]
+        noise = h.noise(clip)
         rows[name] = {
             "reach": h.reach,
             "max": h.max,
             "amax": clip,
             "clipped": h.clipped(clip),
-            "sqnr_db": round(decibel(h.power(), h.noise(clip)), 1),
+            "sqnr_db": round(decibel(h.power(), noise), 1) if noise else 200.0,  # of a dead tensor too
             "counts": h.coarse(SHOWN_BINS),
         }
     return rows
