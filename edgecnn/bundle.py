@@ -8,6 +8,7 @@
       model.int8.onnx          quantize: TensorRT's form (s8, zero point 0)
       model.int8.cpu.onnx      quantize: the same scales for onnxruntime on a CPU (u8 activations)
       ranges.json              quantize: amax of every tensor
+      histograms.json          quantize: how the magnitudes of every such tensor are spread
       model.<target>.engine    build
 
 A file is hashed before it is opened: `Bundle.file(role)` is the only way in. Nothing here imports torch or onnx.

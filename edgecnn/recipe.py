@@ -26,6 +26,7 @@ Arch = Literal[
 ]
 # fmt: on
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+RangeMethod = Literal["percentile", "entropy", "mse", "max"]
 
 
 class Section(BaseModel):
@@ -245,10 +246,17 @@ class ExportSection(Section):
 class QuantizeSection(Section):
     calibration: Path | None = None  # a list in calibration/; None: `data`
     data: DataSection = DataSection(seed=9200, pictures=64)
-    ranges: Literal["percentile", "entropy", "max"] = "percentile"
+    # tensor → method, names with * as in file names; a method alone is that of all
+    ranges: dict[str, RangeMethod] = Field(default={"default": "percentile"})
+    ranges_from: Path | None = None  # a ranges.json of an earlier quantize: its figures, whatever the pictures say
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     bins: Annotated[int, Field(ge=2048)] = 4096
     keep_float: tuple[str, ...] = ()  # node names that stay in FP32
+
+    @field_validator("ranges", mode="before")
+    @classmethod
+    def _by_tensor(cls, value: Any) -> Any:
+        return {"default": "percentile"} | (value if isinstance(value, dict) else {"default": value})
 
 
 class BuildSection(Section):

@@ -18,23 +18,7 @@ from edgecnn import cli, errors
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ["compile", "train", "slim", "export", "quantize", "build"]
-COMMANDS = [
-    *STAGES,
-    "run",
-    "bench",
-    "check",
-    "explain",
-    "classify",
-    "doctor",
-    "zoo",
-    "report",
-    "targets",
-    "predict",
-    "sense",
-    "cache",
-    "xray",
-    "lint",
-]
+COMMANDS = list(cli.HELP)
 
 
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

@@ -25,8 +25,9 @@ from edgecnn.quantize.cpu import cpu_form, pack, to_unsigned
 from edgecnn.quantize.equalize import equalized, spans
 from edgecnn.quantize.graph import View, load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales, weight_scales
-from edgecnn.quantize.ranges import Histogram, amax, collect, tapped
+from edgecnn.quantize.ranges import Histogram, amax, collect, methods, tapped
 from edgecnn.recipe import DataSection, QuantizeSection, Recipe
+from edgecnn.recipe import load as load_recipe
 from edgecnn.scene import Truth
 from edgecnn.vision import DecodeDetections, Preprocess
 
@@ -83,10 +84,78 @@ def test_entropy_clips_a_lone_outlier_and_keeps_an_even_spread() -> None:
     assert amax(even, "entropy") > 0.95
 
 
+@pytest.mark.parametrize(("clip", "error"), [(127.0, 0.25 * 10), (63.5, 63.5**2), (31.75, 95.25**2)])
+def test_error_of_a_clip_by_hand(clip: float, error: float) -> None:
+    """Ten values of 0.5 and one of 127: steps of 1 round the ten to 0 or 1; steps of 1/2, 1/4 clip the one."""
+    h = Histogram(2048)
+    h.add(np.array([127.0, *[0.5] * 10], np.float32))
+    assert h.noise(clip) == pytest.approx(error, rel=0.07)  # values are known to half a bin, 1/64
+    assert h.clipped(clip) == (0 if clip == 127 else pytest.approx(1 / 11))
+    assert h.power() == pytest.approx(127**2 + 10 * 0.25, rel=0.01)
+
+
+def squared_error(x: np.ndarray, clip: float) -> float:
+    step = clip / 127
+    return float(np.square(x - np.clip(np.rint(x / step), -127, 127) * step).sum())
+
+
+@pytest.mark.parametrize("outliers", [0, 1, 20])
+def test_mse_finds_what_trying_every_clip_on_the_values_finds(outliers: int) -> None:
+    random = np.random.default_rng(outliers)
+    x = np.concatenate([random.laplace(size=20_000), random.uniform(20, 60, outliers)]).astype(np.float32)
+    h = Histogram(4096)
+    for part in np.array_split(x, 5):
+        h.add(part)
+    least = min(squared_error(x, clip) for clip in np.linspace(0.5, np.abs(x).max(), 400))
+    assert squared_error(x, amax(h, "mse")) <= 1.02 * least
+    assert all(h.noise(amax(h, "mse")) <= h.noise(amax(h, m)) * 1.01 for m in ("max", "percentile", "entropy"))
+
+
+def test_methods_by_name() -> None:
+    names = ["x", "stem.relu", "stem.pool", "fc"]
+    assert methods(names, {"default": "mse"}) == dict.fromkeys(names, "mse")
+    by_name = {"default": "percentile", "stem.relu": "entropy", "stem.*": "max"}
+    assert list(methods(names, by_name).values()) == ["percentile", "entropy", "max", "percentile"]
+    with pytest.raises(RecipeError, match=r"quantize\.ranges names 'steem\.\*'; wanted .* such as x, stem\.relu"):
+        methods(names, {"default": "max", "steem.*": "max"})
+
+
+def test_ranges_in_a_recipe(tmp_path: Path) -> None:
+    assert QuantizeSection(ranges="mse").ranges == {"default": "mse"}
+    assert QuantizeSection(ranges={"fc": "max"}).ranges == {"default": "percentile", "fc": "max"}
+    path = tmp_path / "r.yaml"
+    path.write_text("name: t\nmodel: {arch: lenet5}\nquantize: {ranges: {fc: maxx}}\n")
+    with pytest.raises(RecipeError, match=r"quantize\.ranges\.fc': did you mean 'max'"):
+        load_recipe(path)
+
+
+def test_each_tensor_gets_the_range_of_its_method() -> None:
+    wide = stage.quantize(tiny(), feeds(), QuantizeSection(ranges="max"))
+    mixed = stage.quantize(tiny(), feeds(), QuantizeSection(ranges={"default": "max", "mix.*": "mse"}))
+    changed = {name for name in wide.amax if wide.amax[name] != mixed.amax[name]}
+    assert changed == {"mix.relu"} and mixed.amax["mix.relu"] < wide.amax["mix.relu"]
+
+
+def test_ranges_from_an_earlier_quantize(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.json"
+    first = stage.quantize(tiny(), feeds(), QuantizeSection(ranges="entropy"))
+    path.write_text(json.dumps({"amax": first.amax}))
+    again = stage.quantize(tiny(), feeds(), QuantizeSection(ranges="max", ranges_from=path))
+    assert again.amax == pytest.approx(first.amax) and again.tensorrt == first.tensorrt
+    for text, words in (
+        ("[", "holds no ranges"),
+        ('{"amax": {"y": 1}}', "none of the"),
+        ('{"amax": {"x": 0}}', "not above 0"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=words):
+            stage.quantize(tiny(), feeds(), QuantizeSection(ranges_from=path))
+
+
 def test_dead_and_broken_tensors() -> None:
     dead = Histogram(2048)
     dead.add(np.zeros(10, np.float32))
-    assert [amax(dead, m) for m in ("max", "percentile", "entropy")] == [0, 0, 0]
+    assert [amax(dead, m) for m in ("max", "percentile", "entropy", "mse")] == [0, 0, 0, 0]
     model = prepare(tiny())
     with pytest.raises(InputError, match="calibration list is empty"):
         collect(model, ["x"], [], 2048)
@@ -345,7 +414,7 @@ def test_a_kernel_that_rounding_ruins_stays_float() -> None:
     assert result.rounding["depth"].sqnr_db < 20 < result.rounding["first"].sqnr_db
 
 
-@pytest.mark.parametrize("method", ["percentile", "entropy", "max"])
+@pytest.mark.parametrize("method", ["percentile", "entropy", "mse", "max"])
 def test_answers_stay_close(method: str) -> None:
     result = stage.quantize(tiny(), feeds(), QuantizeSection(ranges=method))
     for file in (result.tensorrt, result.cpu):
@@ -378,6 +447,12 @@ def test_stage_writes_files_and_facts(made: tuple[Bundle, Recipe]) -> None:
     assert facts["sqnr_db"]["fc"] > 20 and facts["sqnr_cpu_db"]["fc"] > 20
     ranges = json.loads(bundle.file("ranges").read_text())
     assert ranges["amax"]["x"] == pytest.approx(128 / 60, rel=0.1)  # resizing averages the extremes
+    shown = json.loads(bundle.file("histograms").read_text())
+    assert list(shown) == list(ranges["amax"])
+    for name, row in shown.items():
+        assert row["amax"] == ranges["amax"][name] and len(row["counts"]) == stage.SHOWN_BINS
+        assert 0 <= row["clipped"] < 0.01 and row["sqnr_db"] > 20 and row["max"] <= row["reach"]
+    assert sum(shown["x"]["counts"]) == 20 * np.prod(SHAPE)  # 20 pictures
     first = bundle.file("int8").read_bytes()
     assert run_stage(*made).file("int8").read_bytes() == first
 
@@ -390,6 +465,11 @@ def test_settings_follow_the_calibration_list(tmp_path: Path) -> None:
     listed.write_text("[1]")
     assert stage_settings(Recipe.model_validate(recipe)) != before
     assert "data" not in before and str(tmp_path) not in json.dumps(before)
+    ranges = tmp_path / "ranges.json"
+    recipe["quantize"]["ranges_from"] = ranges
+    missing = stage_settings(Recipe.model_validate(recipe))
+    ranges.write_text("{}")
+    assert missing["ranges_from"] == "missing" != stage_settings(Recipe.model_validate(recipe))["ranges_from"]
 
 
 # ---- a real network

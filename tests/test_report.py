@@ -16,7 +16,7 @@ from tiny_detector import lamp_picture, make_bundle
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
 from edgecnn.report import write_report
-from edgecnn.report.svg import Timeline, bars, ticks
+from edgecnn.report.svg import Timeline, bars, histograms, ticks
 from edgecnn.run import run
 
 VOID = {"meta", "img", "line", "rect", "path", "br"}
@@ -123,6 +123,37 @@ def test_the_figures_on_top_are_those_after_slimming(tmp_path: Path, bundle: Bun
     slim = bundle.with_stage("slim", settings={}, version=1, files={"slim": "slim.bin"}, facts=facts, tools={})
     text, _ = parsed(write_report(slim, tmp_path / "report.html"))
     assert "<b>1.50 M</b><span>parameters</span>" in text
+
+
+def with_histograms(bundle: Bundle, text: str) -> Bundle:
+    (bundle.path / "histograms.json").write_text(text, "utf-8")
+    files = {"int8_cpu": "model.int8.cpu.onnx", "histograms": "histograms.json"}
+    return bundle.with_stage("quantize", settings={}, version=1, files=files, facts={}, tools={})
+
+
+def test_the_worst_ranges_are_drawn(tmp_path: Path, bundle: Bundle) -> None:
+    row = {"reach": 8.0, "max": 7.5, "amax": 6.0, "clipped": 0.00125, "counts": [9, 0, 0, 1]}
+    tensors = {f"layer{i}.<relu>": {**row, "sqnr_db": 50.0 - i} for i in range(10)}
+    text, page = parsed(write_report(with_histograms(bundle, json.dumps(tensors)), tmp_path / "report.html"))
+    plot = text.partition('aria-label="Magnitudes and ranges"')[2].partition("</svg>")[0]
+    assert [f"layer{i}." in plot for i in range(10)] == [False, False, *[True] * 8]  # the least dB
+    assert plot.count('class="level"') == 8 and plot.count("<rect") == 16
+    words = " ".join(" ".join(page.words).split())
+    assert "8 of 10 quantised tensors" in words and "layer9.<relu> 6 7.5 0.125% 41.0" in words
+
+
+def test_histograms_that_are_damaged(tmp_path: Path, bundle: Bundle) -> None:
+    with pytest.raises(InputError, match=r"histograms\.json is not readable"):
+        write_report(with_histograms(bundle, '{"x": {}}'), tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_histogram_by_hand() -> None:
+    """Counts of 1 and 3 are log 2 and log 4 high, of 70; three quarters of 340 lie below the mark."""
+    plot = histograms({"x": ([1, 3], 4.0, 3.0)}, "t")
+    assert re.findall(r'height="([\d.]+)"', plot) == ["35.0", "70.0"]
+    assert re.search(r'class="level" x1="255\.0"', plot)
+    assert "<rect" not in histograms({"dead": ([0, 0], 0.0, 0.0)}, "t")
 
 
 def test_a_run_that_is_gone_or_damaged(tmp_path: Path, bundle: Bundle, ran: Path) -> None:

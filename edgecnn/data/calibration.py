@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ import numpy as np
 
 from edgecnn.bundle import atomic
 from edgecnn.data.classes import CLASSES
-from edgecnn.data.files import read_picture, read_text
-from edgecnn.data.sample import Sample
+from edgecnn.data.files import SUFFIXES, read_picture, read_text
+from edgecnn.data.folder import Folder, Sorted
+from edgecnn.data.sample import Dataset, Sample
 from edgecnn.errors import InputError
 from edgecnn.scene import Picture, Truth
 
@@ -120,6 +122,18 @@ def write_list(path: Path, entries: Sequence[Entry], note: str) -> None:
         temporary.write_text(head + ",\n".join(rows) + "\n]}\n", "utf-8")
 
 
+def open_pictures(path: Path) -> Dataset:
+    """A calibration list; or a folder of pictures, or of one folder a class, which then are the labels.
+
+    Raises InputError where it is neither.
+    """
+    if path.is_file() and path.suffix.lower() != ".zip":
+        return open_list(path)
+    if path.is_dir() and any(p.suffix.lower() in SUFFIXES for p in path.iterdir()):
+        return Folder(path)
+    return Sorted(path)
+
+
 def list_stills(seed: int, indices: Sequence[int]) -> list[Entry]:
     """Entries of simulator stills with the hashes of their pixels."""
     from edgecnn.data.simulator import still
@@ -128,5 +142,9 @@ def list_stills(seed: int, indices: Sequence[int]) -> list[Entry]:
 
 
 def list_files(folder: Path, files: Sequence[Path], origin: str) -> list[Entry]:
-    """Entries of picture files, which must lie under the folder that the list is written to."""
-    return [Entry(hashlib.sha256(f.read_bytes()).hexdigest(), origin, path=f.relative_to(folder)) for f in files]
+    """Entries of picture files, for a list that is written to the folder."""
+    places = [Path(os.path.relpath(file, folder)) for file in files]
+    return [
+        Entry(hashlib.sha256(file.read_bytes()).hexdigest(), origin, path=place)
+        for file, place in zip(files, places, strict=True)
+    ]

@@ -3,6 +3,7 @@
 model.int8.onnx      FP32-typed Q/DQ, int8, zero point 0: what TensorRT 8 to 11 and TensorRT for RTX read
 model.int8.cpu.onnx  unsigned activations, int8 weights: what onnxruntime runs fast
 ranges.json          the magnitude of every quantised tensor that becomes level 127; the corrections of the biases
+histograms.json      how the magnitudes of every such tensor are spread
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from edgecnn.errors import MissingDependency
 if TYPE_CHECKING:
     from edgecnn.recipe import Recipe
 
-VERSION = 2
+VERSION = 3
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's `quantize` section, its calibration list by content."""
+    """The recipe's `quantize` section, its files by content."""
     section = recipe.quantize
-    chosen: dict[str, Any] = section.model_dump(mode="json", exclude={"calibration", "data"})
-    if section.calibration is not None:
-        chosen["calibration"] = sha256(section.calibration) if section.calibration.is_file() else "missing"
-    else:
+    chosen: dict[str, Any] = section.model_dump(mode="json", exclude={"calibration", "data", "ranges_from"})
+    for key, path in (("calibration", section.calibration), ("ranges_from", section.ranges_from)):
+        if path is not None:
+            chosen[key] = sha256(path) if path.is_file() else "missing"
+    if section.calibration is None:
         chosen["data"] = section.data.model_dump(mode="json")
     return chosen
 

@@ -253,3 +253,27 @@ def insert(model: ModelProto, points: Points, scale: Mapping[str, float], kernel
     del graph.initializer[:]
     graph.initializer.extend(initializers)
     return result
+
+
+def removed(model: ModelProto) -> tuple[ModelProto, dict[str, float]]:
+    """A network in TensorRT's form → the FP32 network that it rounds, and the amax of each quantised activation.
+
+    The inverse of `insert`, which leaves weights in FP32 before their pairs.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    graph, view = result.graph, View(result)
+    ranges, plain = {}, {}
+    for node in [n for n in graph.node if n.op_type == "DequantizeLinear"]:
+        first = view.producer[node.input[0]]
+        tensor, scale = first.input[0], view.constant(first.input[1])
+        plain[node.output[0]] = tensor
+        if tensor not in view.constants and scale is not None:
+            ranges[tensor] = float(scale) * LEVELS
+    kept = [n for n in graph.node if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
+    for node in kept:
+        for index, name in enumerate(node.input):
+            node.input[index] = plain.get(name, name)
+    del graph.node[:]
+    graph.node.extend(kept)
+    return result, ranges

@@ -1,12 +1,14 @@
 """The range of every tensor that will be quantised, measured on pictures that went through the one preprocess.
 
-Histograms of |x| over the whole calibration list; a range is their maximum, a percentile, or the clip at which 8 bits
-lose the least information (Migacz, "8-bit Inference with TensorRT", GTC 2017: least Kullback-Leibler divergence).
+Histograms of |x| over the whole calibration list; a range is their maximum, a percentile, the clip at which 8 bits
+lose the least information (Migacz, "8-bit Inference with TensorRT", GTC 2017: least Kullback-Leibler divergence), or
+the clip with the least squared error of rounding and clipping together (Choukroun et al. 2019, arXiv:1902.06822).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import numpy as np
@@ -15,11 +17,12 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgecnn.errors import InputError, ModelError
+from edgecnn.errors import InputError, ModelError, RecipeError
 from edgecnn.scene import F32
 
-Method = Literal["percentile", "entropy", "max"]
+Method = Literal["percentile", "entropy", "mse", "max"]
 QUANTISED = 128  # magnitudes that int8 tells apart
+CLIPS = 256  # clips that are tried, evenly spaced up to the maximum
 TINY = 1e-20  # a tensor that never exceeds this is dead
 
 
@@ -57,6 +60,32 @@ class Histogram:
     def width(self) -> float:
         return self.reach / len(self.counts)
 
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """What a count in each bin stands for: the bin's middle, but 0 for the first, where ReLU leaves its zeros."""
+        middles = (np.arange(len(self.counts), dtype=np.float64) + 0.5) * np.float64(self.width)
+        middles[0] = 0.0
+        return middles
+
+    def clipped(self, clip: float) -> float:
+        """The share of the values that exceed a magnitude by more than a bin."""
+        return float(self.counts[self.values - self.width / 2 > clip].sum() / max(self.counts.sum(), 1))
+
+    def noise(self, clip: float) -> float:
+        """The squared error, summed, of rounding to multiples of clip / 127 and clipping at `clip`."""
+        values = self.values
+        step = clip / (QUANTISED - 1)
+        rounded = np.minimum(np.rint(values / step), QUANTISED - 1) * step
+        return float(np.sum(self.counts * np.square(values - rounded)))
+
+    def power(self) -> float:
+        """The squares of the values, summed."""
+        return float(np.sum(self.counts * np.square(self.values)))
+
+    def coarse(self, bins: int) -> list[int]:
+        """The counts in so many bins, from 0 to `reach`."""
+        return [int(part.sum()) for part in np.array_split(self.counts, bins)]
+
 
 def amax(histogram: Histogram, method: Method, percentile: float = 99.99) -> float:
     """The magnitude that becomes level 127."""
@@ -71,6 +100,23 @@ def amax(histogram: Histogram, method: Method, percentile: float = 99.99) -> flo
             return min(edge * histogram.width, histogram.max)
         case "entropy":
             return min(_least_divergence(histogram.counts) * histogram.width, histogram.max)
+        case "mse":
+            clips = histogram.max * np.arange(1, CLIPS + 1) / CLIPS
+            return float(min(clips[::-1], key=histogram.noise))  # of equals the widest
+
+
+def methods(tensors: Sequence[str], ranges: Mapping[str, Method]) -> dict[str, Method]:
+    """Tensor → method. Keys are names, with * as in file names: the first that fits counts, else `default`.
+
+    Raises RecipeError for a key that fits no tensor.
+    """
+    patterns = [key for key in ranges if key != "default"]
+    for key in patterns:
+        if not any(fnmatchcase(name, key) for name in tensors):
+            raise RecipeError(
+                f"quantize.ranges names {key!r}", wanted=f"a quantised tensor, such as {', '.join(tensors[:4])}"
+            )
+    return {name: ranges[next((key for key in patterns if fnmatchcase(name, key)), "default")] for name in tensors}
 
 
 def _least_divergence(counts: NDArray[np.int64], candidates: int = 256) -> int:

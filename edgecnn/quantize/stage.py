@@ -16,13 +16,15 @@ from onnx import ModelProto
 from edgecnn.bundle import Bundle, ModelSpec, atomic
 from edgecnn.data import Dataset, open_dataset
 from edgecnn.data.calibration import open_list
+from edgecnn.data.files import read_text
+from edgecnn.errors import InputError
 from edgecnn.progress import note, tracked
 from edgecnn.quantize.correct import Rounding, corrected, decibel, measure
 from edgecnn.quantize.cpu import cpu_form
 from edgecnn.quantize.equalize import equalized
 from edgecnn.quantize.graph import load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales
-from edgecnn.quantize.ranges import amax, collect, tapped
+from edgecnn.quantize.ranges import Histogram, amax, collect, methods, tapped
 from edgecnn.recipe import QuantizeSection, Recipe
 from edgecnn.scene import F32
 from edgecnn.vision import Preprocess
@@ -30,6 +32,7 @@ from edgecnn.vision import Preprocess
 FLOOR_DB = 20.0  # a kernel whose own rounding noise exceeds a hundredth of its output's power stays float
 MEASURED = 32  # pictures on which rounding is measured and biases are corrected
 COMPARED = 4  # pictures on which FP32 and INT8 outputs are compared
+SHOWN_BINS = 64  # of the histograms that the report shows
 FEW = 16  # fewer calibration pictures than this deserve a warning
 
 
@@ -41,6 +44,7 @@ class Quantized:
     cpu: ModelProto
     plan: Plan
     amax: dict[str, float]  # tensor -> magnitude that becomes level 127
+    histograms: dict[str, Histogram]  # of the same tensors
     rounding: dict[str, Rounding]  # kernel -> its error, the weak ones included
     weak: tuple[str, ...]  # kernels that stay float because of their error
     samples: list[F32]  # at most MEASURED of the inputs, spread over all
@@ -49,15 +53,19 @@ class Quantized:
 def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection) -> Quantized:
     """Quantise an FP32 network on calibration inputs (1, C, H, W).
 
-    Raises InputError if there is none, RecipeError for an unknown name in `keep_float`, ModelError for inf or nan.
+    Raises InputError if there is none or `ranges_from` does not fit, RecipeError for an unknown name in `keep_float` or
+    `ranges`, ModelError for inf or nan.
     """
     model = prepare(model)
     chosen = plan(model, section.keep_float)
     some = [feeds[i] for i in range(0, len(feeds), max(1, -(-len(feeds) // MEASURED)))]
     model = equalized(model, some)
+    method = methods(chosen.tensors, section.ranges)
     every = (feeds[i] for i in range(len(feeds)))
     histograms = collect(model, chosen.tensors, tracked(every, "calibrate", len(feeds)), section.bins)
-    ranges = {name: amax(h, section.ranges, section.percentile) for name, h in histograms.items()}
+    ranges = {name: amax(h, method[name], section.percentile) for name, h in histograms.items()}
+    if section.ranges_from is not None:
+        ranges |= given(section.ranges_from, chosen.tensors)
     entry = model.graph.input[0].name
     if entry in ranges and histograms[entry].max <= 128 and all(np.array_equal(x, np.rint(x)) for x in some):
         ranges[entry] = 127.0  # whole numbers from -128 to 127, such as a picture less 128, are int8 as they stand
@@ -72,6 +80,7 @@ def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection) 
         cpu=cpu_form(better, chosen, scale),
         plan=chosen,
         amax={name: value * 127 for name, value in scale.items()},
+        histograms={name: histograms[name] for name in scale},
         rounding=rounding,
         weak=weak,
         samples=some,
@@ -101,18 +110,25 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
     if len(data) < FEW:
         note(f"calibrating on {len(data)} pictures only; 64 or more of the road that the camera will see are better")
     result = quantize(source, Inputs(spec, data), section)
-    files = {"int8": "model.int8.onnx", "int8_cpu": "model.int8.cpu.onnx", "ranges": "ranges.json"}
+    files = {
+        "int8": "model.int8.onnx",
+        "int8_cpu": "model.int8.cpu.onnx",
+        "ranges": "ranges.json",
+        "histograms": "histograms.json",
+    }
     save(result.tensorrt, bundle.path / files["int8"])
     save(result.cpu, bundle.path / files["int8_cpu"])
     with atomic(bundle.path / files["ranges"]) as temporary:
         temporary.write_text(json.dumps(ranges_json(result, section, len(data)), indent=1), "utf-8")
+    with atomic(bundle.path / files["histograms"]) as temporary:
+        temporary.write_text(json.dumps(histograms_json(result), separators=(",", ":")), "utf-8")
     shown = result.samples[:: -(-len(result.samples) // COMPARED)]
     facts = {
         "kernels": len(result.plan.kernels) + len(result.plan.floats),
         "int8_kernels": len(result.plan.kernels),
         "kept_float": list(result.plan.floats),
         "weak": {name: round(result.rounding[name].sqnr_db, 1) for name in result.weak},
-        "ranges": section.ranges if section.ranges != "percentile" else f"percentile {section.percentile:g}",
+        "ranges": {name: _told(method, section.percentile) for name, method in section.ranges.items()},
         "pictures": len(data),
         "bytes": {role: (bundle.path / name).stat().st_size for role, name in files.items()},
         "sqnr_db": sqnr(source, result.tensorrt, shown, optimise=False),
@@ -149,6 +165,27 @@ def save(model: ModelProto, path: Path) -> None:
         temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def given(path: Path, tensors: Sequence[str]) -> dict[str, float]:
+    """Tensor → amax from the ranges.json of an earlier quantize, for those of the tensors that it has.
+
+    Channels are evened before ranges are measured, so the figures hold for that network and those pictures.
+    Raises InputError where the file is missing or damaged, or has none of the tensors.
+    """
+    text = read_text(path, "a ranges.json that `quantize` wrote")
+    try:
+        known = {name: float(value) for name, value in json.loads(text)["amax"].items() if name in tensors}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} holds no ranges ({error!r})", wanted="a ranges.json that `quantize` wrote") from None
+    if not known or min(known.values()) <= 0:
+        what = "a range that is not above 0" if known else f"none of the {len(tensors)} tensors, such as {tensors[0]}"
+        raise InputError(f"{path} holds {what}", wanted="the ranges of this network")
+    return known
+
+
+def _told(method: str, percentile: float) -> str:
+    return f"percentile {percentile:g}" if method == "percentile" else method
+
+
 def ranges_json(result: Quantized, section: QuantizeSection, count: int) -> Mapping[str, Any]:
     return {
         "method": section.ranges,
@@ -161,3 +198,20 @@ def ranges_json(result: Quantized, section: QuantizeSection, count: int) -> Mapp
             name: [float(f"{mean:.6g}") for mean in result.rounding[name].mean] for name in result.plan.kernels
         },
     }
+
+
+def histograms_json(result: Quantized) -> Mapping[str, Any]:
+    """Tensor → counts of |x| in SHOWN_BINS equal bins from 0 to `reach`, its range, and what that range costs."""
+    rows = {}
+    for name, h in sorted(result.histograms.items()):
+        clip = result.amax[name]
+        noise = h.noise(clip)
+        rows[name] = {
+            "reach": h.reach,
+            "max": h.max,
+            "amax": clip,
+            "clipped": h.clipped(clip),
+            "sqnr_db": round(decibel(h.power(), noise), 1) if noise else 200.0,  # of a dead tensor too
+            "counts": h.coarse(SHOWN_BINS),
+        }
+    return rows

@@ -11,6 +11,7 @@ from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError
 from edgecnn.report.inside import inside
 from edgecnn.report.page import page
+from edgecnn.report.ranges import ranges
 from edgecnn.report.runs import Run
 from edgecnn.report.sense import sensed
 
@@ -30,7 +31,7 @@ def write_report(
     What `edgecnn sense` and `edgecnn explain` left in the bundle is in it too. Raises InputError where a run's folder
     or a JSON file is missing or damaged.
     """
-    found = sensed(bundle) + inside(bundle)
+    found = sensed(bundle) + inside(bundle) + ranges(bundle)
     text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), found)
     with atomic(out) as temporary:
         temporary.write_text(text, "utf-8")

@@ -32,7 +32,7 @@ Json = Mapping[str, Any]
 
 
 def page(bundle: Bundle, runs: Sequence[Run], bench: Json, check: Json, inside: str = "") -> str:
-    """The whole document. Sections without data are left out; `inside`: those of `edgecnn sense` and `explain`."""
+    """The whole document. Sections without data are left out; `inside`: further ones, of the network."""
     title = f"{bundle.name} – edgecnn report"
     body = [
         _header(bundle, check),

@@ -161,6 +161,31 @@ def frontier(
     return _svg(height + 38, body, title)
 
 
+def histograms(rows: Mapping[str, tuple[Sequence[int], float, float]], title: str) -> str:
+    """Small plots, two beside one another: name → (counts in equal bins from 0, the end of the last, a value to mark).
+
+    Counts are drawn on a logarithmic scale: ReLU's zeros would hide all else.
+    """
+    wide, high, gap, letters = 340.0, 70.0, 44.0, 50
+    body = []
+    for number, (name, (counts, reach, mark)) in enumerate(rows.items()):
+        left, top = number % 2 * (WIDTH - wide), number // 2 * (high + gap) + 18
+        low, most = top + high, math.log1p(max(counts, default=0)) or 1.0
+        shown = name if len(name) <= letters else f"…{name[1 - letters :]}"
+        body.append(_text(left, top - 6, shown, "axis"))
+        step = wide / max(len(counts), 1)
+        for place, count in enumerate(counts):
+            if count:
+                tall = math.log1p(count) / most * high
+                tip = f"{place * reach / len(counts):.4g} to {(place + 1) * reach / len(counts):.4g}: {count}"
+                body.append(_rect(left + place * step, low - tall, step - 0.5, tall, "s1", tip))
+        x = left + min(mark / reach, 1.0) * wide if reach else left
+        end = "end" if x > left + wide / 2 else "start"
+        body += [_line(left, low, left + wide, low, "grid"), _line(x, top, x, low + 4, "level")]
+        body.append(_text(x, low + 15, f"{mark:.4g}", "axis", end))
+    return _svg(-(-len(rows) // 2) * (high + gap), body, title)
+
+
 class Timeline:
     """Strips under one another that share the time axis: spans, marks, a curve. `svg` puts them together."""
 
