@@ -17,7 +17,6 @@ from tiny_detector import lamp_picture, make_bundle
 from edgecnn import cli, errors
 
 ROOT = Path(__file__).resolve().parents[1]
-STAGES = ["compile", "train", "slim", "export", "quantize", "build"]
 COMMANDS = list(cli.HELP)
 
 
