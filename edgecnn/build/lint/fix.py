@@ -10,13 +10,15 @@ import onnx
 from onnx import ModelProto
 
 from edgecnn.build.lint import Finding, check_model
-from edgecnn.build.lint.parity import EXACT_DB, ROUNDING_DB, Feeds, Parity, compare, random_feeds
+from edgecnn.build.lint.parity import EXACT_DB, ROUNDING_DB, STRIPPED_DB, Feeds, Parity, compare, random_feeds
 from edgecnn.build.lint.repair_pairs import Repair, float_bias, in_float32, one_scale, outputs_first, symmetric
 from edgecnn.build.lint.repair_placement import convert, fuse, pooled, skips, strip
 from edgecnn.build.lint.target import Profile
 from edgecnn.bundle import atomic
 from edgecnn.errors import InputError, ModelError
 from edgecnn.onnxfile import sweep
+
+STRIPPING = ("dla-qdq", "sm75", "no-int8")  # rules whose repair takes every Q/DQ pair out
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ def fix(model: ModelProto, target: Profile, feeds: Sequence[Feeds] = ()) -> Fixe
     result.CopyFrom(model)
     done = in_float32(result)
     if not target.int8 or target.sm75 or target.dla:
-        done += strip(result, "dla-qdq" if target.dla else "sm75" if target.sm75 else "no-int8")
+        done += strip(result, STRIPPING[0] if target.dla else STRIPPING[1] if target.sm75 else STRIPPING[2])
     else:
         for repair in (float_bias, outputs_first, symmetric, one_scale, fuse, skips, pooled):
             done += repair(result)
@@ -45,7 +47,8 @@ def fix(model: ModelProto, target: Profile, feeds: Sequence[Feeds] = ()) -> Fixe
     if not done:
         return Fixed(result, (), tuple(check_model(model, target)), None)
     onnx.checker.check_model(result)
-    wanted = EXACT_DB if all(repair.exact for repair in done) else ROUNDING_DB
+    stripped = any(repair.rule in STRIPPING for repair in done)
+    wanted = STRIPPED_DB if stripped else EXACT_DB if all(repair.exact for repair in done) else ROUNDING_DB
     parity = compare(model, result, feeds or random_feeds(model), wanted)
     if not parity.ok:
         raise ModelError(

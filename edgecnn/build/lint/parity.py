@@ -16,6 +16,7 @@ from edgecnn.onnxfile import memory
 
 EXACT_DB = 60.0  # noise of a repair that changes no number but by float rounding
 ROUNDING_DB = 20.0  # of one that moves where numbers are rounded: a hundredth of the output's power
+STRIPPED_DB = 10.0  # of one that takes all rounding away: noise inputs tell INT8 from float by 15 to 30 dB
 RANDOM, SIGMAS = 3, 4  # inputs; and where their range ends
 
 Feeds = Mapping[str, NDArray[Any]]
