@@ -54,6 +54,7 @@ OWN = {
     "greedy": ("greedy", "taylor"),
     "greedy, magnitude": ("greedy", "magnitude"),
     "evolutionary": ("evolutionary", "taylor"),
+    "ranked, magnitude": ("ranked", "magnitude"),
 }
 RUNS, HALVINGS = 40, 6
 

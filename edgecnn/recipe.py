@@ -194,7 +194,7 @@ class SearchStep(Section):
     latency: Annotated[float, Field(gt=0)] | None = None  # ms of one picture on one thread of this CPU, FP32
     macs: Annotated[float, Field(gt=0)] | None = None  # below 1: the share that stays; else a number of multiply-adds
     drop: Share | None = None  # the most that the figure (top-1, AP50) may lose, after `tune`
-    policy: Literal["greedy", "evolutionary"] = "greedy"
+    policy: Literal["greedy", "evolutionary", "ranked"] = "greedy"  # ranked: by the criterion alone, no loss measured
     criterion: Literal["taylor", "hessian", "magnitude", "bn_scale"] = "taylor"  # which channels of a family go first
     round_to: Annotated[int, Field(gt=0)] = 8
     data: DataSection | None = None  # to judge cuts on; None: the first pictures of `tune.data`

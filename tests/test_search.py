@@ -100,7 +100,7 @@ def test_widths_stay_in_eights_and_never_vanish(size: int, left: int, stay: int)
     assert keep(size, left, 8) == stay
 
 
-@pytest.mark.parametrize("policy", ["greedy", "evolutionary", "uniform"])
+@pytest.mark.parametrize("policy", ["greedy", "evolutionary", "ranked", "uniform"])
 def test_a_policy_meets_the_price(lenet: tuple[nn.Module, ModelSpec], pictures: DataSection, policy: str) -> None:
     problem = problem_of(*lenet, pictures)
     whole_price = problem.price({})

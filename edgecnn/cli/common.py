@@ -12,7 +12,7 @@ import typer
 EPILOG = """\
 Exit codes: 0 done; 1 a fault of edgecnn's own; 2 wrong command line; 3 unusable input file, folder or stream;
 4 wrong recipe; 5 incomplete or changed bundle; 6 the model does not fit; 7 the engine builder refuses;
-8 a package or device is missing; 9 a gate is missed; 130 Ctrl-C.
+8 a package or device is missing; 9 a gate or an audit is missed; 130 Ctrl-C.
 """
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ class Policy(str, Enum):
 
     greedy = "greedy"
     evolutionary = "evolutionary"
+    ranked = "ranked"
 
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]

@@ -9,10 +9,12 @@ from typing import TypeAlias
 
 from edgecnn.errors import ModelError
 from edgecnn.progress import bar, tracked
+from edgecnn.recipe import PruneStep
 from edgecnn.slim.channels import Family
-from edgecnn.slim.prune import keep
+from edgecnn.slim.prune import DEEPEST, cut_by_ratio, keep
 from edgecnn.slim.search.problem import LEVELS, Problem
 
+HALVINGS = 12  # of the share that `ranked` cuts
 SENSED = (6, 4, 2, 1)  # eighths at which the loss is measured; between them it is interpolated
 POPULATION, GENERATIONS = 8, 6
 
@@ -27,6 +29,25 @@ def uniform(problem: Problem, most: float) -> dict[str, int]:
         if problem.price(cut) <= most:
             return cut
     raise _unreachable(problem, most)
+
+
+def ranked(problem: Problem, most: float) -> dict[str, int]:
+    """One ranking of all channels by the criterion: the lowest go, as many as the price asks for; no loss is measured.
+
+    Raises ModelError where none is cheap enough.
+    """
+    step = PruneStep(channels=0.5, round_to=problem.round_to)  # for its scope and multiples; the share is sought here
+    low, high, best = 0.0, DEEPEST, None
+    for _ in range(HALVINGS):
+        ratio = (low + high) / 2
+        cut = cut_by_ratio(problem.families, ratio, step)
+        if problem.price(cut) <= most:
+            best, high = cut, ratio
+        else:
+            low = ratio
+    if best is None:
+        raise _unreachable(problem, most)
+    return best
 
 
 def greedy(problem: Problem, most: float) -> dict[str, int]:
@@ -175,4 +196,9 @@ def _unreachable(problem: Problem, most: float) -> ModelError:
     )
 
 
-POLICIES: Mapping[str, Policy] = {"greedy": greedy, "evolutionary": evolutionary, "uniform": uniform}
+POLICIES: Mapping[str, Policy] = {
+    "greedy": greedy,
+    "evolutionary": evolutionary,
+    "ranked": ranked,
+    "uniform": uniform,
+}
