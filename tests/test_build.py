@@ -446,7 +446,12 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(file: Path, tmp_path: Path) -> N
     (tmp_path / "scratch").mkdir()
     environment = {**os.environ, "PYTHONPATH": worker.ROOT.as_posix(), "TMPDIR": str(tmp_path / "scratch")}
     child = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", code],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells start what runs behind without it
     )
     deadline = time.monotonic() + 120
     while not (tmp_path / "started").exists() and time.monotonic() < deadline:
