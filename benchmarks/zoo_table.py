@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.backends import Backend, open_backend
-from edgecnn.bundle import Bundle, atomic
+from edgecnn.bundle import Bundle, ModelSpec, atomic
 from edgecnn.compile import compile_recipe
 from edgecnn.doctor import cpu
 from edgecnn.errors import EdgecnnError
@@ -43,7 +43,7 @@ COLUMNS = {
 HEAD = """# The zoo
 
 Made by `make zoo-table` on {cpu}: each row is a recipe of `recipes/zoo`, compiled from nothing; {rows} of {all}
-networks so far. They have four classes, so the last layer is smaller than the published one; `edgecnn zoo` counts with
+networks. They have four classes, so the last layer is smaller than the published one; `edgecnn zoo` counts with
 the published number of classes.
 
 - *engine*: INT8 kernels of those meant to be, by TensorRT-RTX's build log: evidence of the graph, not Jetson speed.
@@ -73,17 +73,16 @@ def row(recipe: Path) -> dict[str, Any]:
 
 def times(bundle: Bundle) -> dict[str, float]:
     """Medians in ms, and the median of the ratios of neighbouring runs."""
-    model = bundle.require_model()
-    feed = {model.input.name: np.random.default_rng(0).normal(0, 1, model.input.shape).astype(np.float32)}
     lanes = {name: open_backend(bundle, name, threads=1) for name in ("fp32", "int8")}
-    taken = in_turns(lanes, feed, RUNS)
+    taken = in_turns(lanes, bundle.require_model(), RUNS)
     ratios = [a / b for a, b in zip(taken["fp32"], taken["int8"], strict=True)]
     medians = {f"{name}_ms": statistics.median(values) for name, values in taken.items()}
     return {**medians, "ratio": statistics.median(ratios)}
 
 
-def in_turns(lanes: Mapping[str, Backend], feed: Mapping[str, Any], runs: int) -> dict[str, list[float]]:
-    """Milliseconds of each lane's runs. All take turns, after two rounds that don't count."""
+def in_turns(lanes: Mapping[str, Backend], model: ModelSpec, runs: int) -> dict[str, list[float]]:
+    """Milliseconds of each lane's runs on noise. All take turns, after two rounds that don't count."""
+    feed = {model.input.name: np.random.default_rng(0).normal(0, 1, model.input.shape).astype(np.float32)}
     taken: dict[str, list[float]] = {name: [] for name in lanes}
     for run in range(runs + 2):
         for name, backend in lanes.items():

@@ -18,7 +18,7 @@ from edgecnn import cli
 from edgecnn.build import lint, readers, worker
 from edgecnn.build.lint import RULES, check_model, find
 from edgecnn.build.lint.dla import falls_back, partition
-from edgecnn.build.lint.fix import STRIPPING, fix, write
+from edgecnn.build.lint.fix import fix, write
 from edgecnn.build.lint.net import Net
 from edgecnn.build.lint.parity import compare, random_feeds
 from edgecnn.build.network import Options
@@ -250,7 +250,7 @@ def test_a_fault_is_found_and_where_possible_mended(
     assert rule not in rules(fixed.model, target) and not lint.errors(fixed.remaining)
     assert fixed.parity is not None and fixed.parity.ok
     exact = all(repair.exact for repair in fixed.repairs)
-    assert fixed.parity.wanted_db == (10 if rule in STRIPPING else 60 if exact else 20)
+    assert fixed.parity.wanted_db == (10 if rule in ("dla-qdq", "sm75", "no-int8") else 60 if exact else 20)
     assert bad == changed(int8, change) if rule != "scale" else True, "the network that came is untouched"
 
 

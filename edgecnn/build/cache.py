@@ -154,32 +154,18 @@ def _scale(node: NodeProto, constants: Mapping[str, TensorProto]) -> np.float32:
 def strip(model: ModelProto) -> ModelProto:
     """A copy without pairs, the same tensors and layers by name: what a calibration cache belongs to, and what a GPU
     without INT8 can run. Raises ModelError where weights are stored as integers."""
-    result = ModelProto()
-    result.CopyFrom(model)
-    graph = result.graph
-    before = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "QuantizeLinear"}
-    before |= {n.output[0]: n.input[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    integers = {t.name for t in graph.initializer if t.data_type in INTEGERS}
-    kept = [n for n in graph.node if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
-    for node in kept:
-        for index, name in enumerate(node.input):
-            source = name
-            while source in before:
-                source = before[source]
-            if source != name and source in integers:
-                raise ModelError(
-                    f"{node.name}: its weights are stored as integers", wanted="TensorRT's form, model.int8.onnx"
-                )
-            node.input[index] = source
-    if lost := [output.name for output in graph.output if output.name in before]:
+    plain = onnxfile.without_pairs(model)
+    integers = {t.name for t in plain.graph.initializer if t.data_type in INTEGERS}
+    layers = [node for node in model.graph.node if node.op_type not in onnxfile.PAIR]
+    for was, node in zip(layers, plain.graph.node, strict=True):
+        if any(name in integers and name != old for old, name in zip(was.input, node.input, strict=True)):
+            raise ModelError(
+                f"{node.name}: its weights are stored as integers", wanted="TensorRT's form, model.int8.onnx"
+            )
+    paired = {name for node in model.graph.node if node.op_type in onnxfile.PAIR for name in node.output}
+    if lost := [output.name for output in model.graph.output if output.name in paired]:
         raise ModelError(f"the output {lost[0]} comes out of a Q/DQ pair", wanted="outputs that a layer computes")
-    del graph.node[:]
-    graph.node.extend(kept)
-    used = {name for node in kept for name in node.input}
-    tensors = [t for t in graph.initializer if t.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(tensors)
-    return result
+    return plain
 
 
 def load(path: Path) -> Calibration:

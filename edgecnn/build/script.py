@@ -56,7 +56,7 @@ def emit(
         found = cache.calibration(model)
         files[CACHE] = cache.write(found, version).encode()
         precisions = cache.write_precisions(found.floats)
-    release = ".".join(version.split(".")[:2])
+    release = ".".join(map(str, _parts(version)))
     profile = replace(lint.find(name), releases=(release,)) if release in OPSET else lint.ANY
     findings = lint.check_model(carried, profile)
     for finding in findings:

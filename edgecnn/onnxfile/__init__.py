@@ -5,7 +5,7 @@ The order matters: the bytes are walked before protobuf sees them (`wire`), exte
 """
 
 from edgecnn.onnxfile.bounds import LIMIT, Room, memory
-from edgecnn.onnxfile.graph import View, attribute, sweep
+from edgecnn.onnxfile.graph import PAIR, View, attribute, set_nodes, sweep, without_pairs
 from edgecnn.onnxfile.guard import read
 
-__all__ = ["LIMIT", "Room", "View", "attribute", "memory", "read", "sweep"]
+__all__ = ["LIMIT", "PAIR", "Room", "View", "attribute", "memory", "read", "set_nodes", "sweep", "without_pairs"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+
+PAIR = ("QuantizeLinear", "DequantizeLinear")
 
 
 class View:
@@ -39,17 +42,38 @@ def attribute(node: NodeProto, name: str, default: float | int | str) -> float |
     return default
 
 
-def sweep(model: ModelProto) -> None:
-    """Drop the nodes and constants that nothing reads."""
-    graph = model.graph
-    wanted = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            kept.append(node)
-            wanted.update(node.input)
+def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:
+    """Put these nodes in place of a graph's own, and drop the constants that they do not read."""
+    kept = list(nodes)
     del graph.node[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(kept)
+    wanted = {o.name for o in graph.output} | {name for node in kept for name in node.input}
     used = [t for t in graph.initializer if t.name in wanted]
     del graph.initializer[:]
     graph.initializer.extend(used)
+
+
+def sweep(model: ModelProto) -> None:
+    """Drop the nodes and constants that nothing reads."""
+    wanted = {o.name for o in model.graph.output}
+    kept = []
+    for node in reversed(model.graph.node):
+        if wanted.intersection(node.output):
+            kept.append(node)
+            wanted.update(node.input)
+    set_nodes(model.graph, reversed(kept))
+
+
+def without_pairs(model: ModelProto) -> ModelProto:
+    """A copy whose nodes read what lies before every Q/DQ pair; the same tensors and layers by name."""
+    result = ModelProto()
+    result.CopyFrom(model)
+    before = {n.output[0]: n.input[0] for n in result.graph.node if n.op_type in PAIR}
+    kept = [n for n in result.graph.node if n.op_type not in PAIR]
+    for node in kept:
+        for index, name in enumerate(node.input):
+            while name in before:
+                name = before[name]
+            node.input[index] = name
+    set_nodes(result.graph, kept)
+    return result

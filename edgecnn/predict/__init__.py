@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from edgecnn.build.targets import TARGETS, Target, lookup
 from edgecnn.bundle import Bundle
 from edgecnn.errors import BuildError
+from edgecnn.recipe import BuildSection
 
 if TYPE_CHECKING:
     from edgecnn.predict.kernels import Plan, Precision
     from edgecnn.predict.roofline import Constants
 
 FITTED = Path(__file__).with_name("fitted.json")
-WORKSPACE_MIB = 256  # as in a recipe's `build` section that does not name one
+WORKSPACE_MIB = BuildSection().workspace_mib
 
 Verdict = Literal["yes", "perhaps", "no"]
 Bound = Literal["arithmetic", "memory", "launch"]

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from edgecnn.onnxfile import set_nodes
 from edgecnn.quantize.graph import View
 from edgecnn.quantize.insert import KERNELS, LEVELS, POOLS, Plan, copies, insert
 
@@ -78,10 +79,7 @@ def pack(model: ModelProto) -> ModelProto:
         parts = [f"{name}_{part}" for part in ("int", "scale", "zero")]
         graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [f"{name}_dq"], f"{name}_DQ", axis=0))
         kernel.input[2] = f"{name}_dq"
-    used = {name for node in graph.node for name in node.input}
-    kept = [t for t in graph.initializer if t.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    set_nodes(graph, graph.node)
     return result
 
 

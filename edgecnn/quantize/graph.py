@@ -12,10 +12,10 @@ from onnx import ModelProto, helper, numpy_helper, version_converter
 from onnx.reference import ReferenceEvaluator
 
 from edgecnn.errors import ModelError
-from edgecnn.onnxfile import Room, View, attribute, sweep
+from edgecnn.onnxfile import Room, View, attribute, sweep, without_pairs
 from edgecnn.onnxfile import read as load
 
-__all__ = ["OPSET", "View", "attribute", "load", "prepare"]
+__all__ = ["OPSET", "View", "attribute", "load", "prepare", "without_pairs"]
 
 OPSET = 13  # the first in which QuantizeLinear has an axis
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from edgecnn.errors import RecipeError
+from edgecnn.onnxfile import set_nodes, without_pairs
 from edgecnn.quantize.graph import View, attribute
 from edgecnn.scene import F32
 
@@ -246,12 +247,7 @@ def insert(model: ModelProto, points: Points, scale: Mapping[str, float], kernel
         ordered.append(node)
         for tensor in node.output:
             ordered += behind.pop(tensor, [])
-    del graph.node[:]
-    graph.node.extend(ordered)
-    used = {name for node in ordered for name in node.input}
-    initializers = [t for t in graph.initializer if t.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
+    set_nodes(graph, ordered)
     return result
 
 
@@ -260,20 +256,10 @@ def removed(model: ModelProto) -> tuple[ModelProto, dict[str, float]]:
 
     The inverse of `insert`, which leaves weights in FP32 before their pairs.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
-    graph, view = result.graph, View(result)
-    ranges, plain = {}, {}
-    for node in [n for n in graph.node if n.op_type == "DequantizeLinear"]:
+    view, ranges = View(model), {}
+    for node in [n for n in model.graph.node if n.op_type == "DequantizeLinear"]:
         first = view.producer[node.input[0]]
         tensor, scale = first.input[0], view.constant(first.input[1])
-        plain[node.output[0]] = tensor
         if tensor not in view.constants and scale is not None:
             ranges[tensor] = float(scale) * LEVELS
-    kept = [n for n in graph.node if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
-    for node in kept:
-        for index, name in enumerate(node.input):
-            node.input[index] = plain.get(name, name)
-    del graph.node[:]
-    graph.node.extend(kept)
-    return result, ranges
+    return without_pairs(model), ranges

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, numpy_helper
 
 from edgecnn.errors import ModelError
-from edgecnn.quantize.graph import View
+from edgecnn.quantize.graph import View, without_pairs
 from edgecnn.quantize.insert import ACTIVATIONS, JOINS, KERNELS, LEVELS, insert, plan
 from edgecnn.quantize.ranges import tapped
 from edgecnn.scene import F32
@@ -43,7 +43,7 @@ class Network:
 
         Raises ModelError where no kernel is INT8.
         """
-        self.model, self.scale, steps = without_pairs(int8)
+        self.model, self.scale, steps = taken_apart(int8)
         view = View(self.model)
         kernels = [node for node in view.graph.node if node.op_type in KERNELS]
         names = [node.name for node in kernels if node.name in steps]
@@ -101,14 +101,11 @@ class Network:
         return sum(self.kernel_macs[name] for name in kept) / self.macs
 
 
-def without_pairs(int8: ModelProto) -> tuple[ModelProto, dict[str, float], dict[str, F32]]:
+def taken_apart(int8: ModelProto) -> tuple[ModelProto, dict[str, float], dict[str, F32]]:
     """TensorRT's form → the FP32 graph in it, the scale of each activation, the scales (outputs,) of each kernel."""
-    result = ModelProto()
-    result.CopyFrom(int8)
-    view = View(result)
+    view = View(int8)
     scale: dict[str, float] = {}
     steps: dict[str, F32] = {}
-    back: dict[str, str] = {}  # behind a pair -> before it
     for dq in [n for n in view.graph.node if n.op_type == "DequantizeLinear"]:
         q = view.producer.get(dq.input[0])
         value = view.constant(dq.input[1])
@@ -118,21 +115,11 @@ def without_pairs(int8: ModelProto) -> tuple[ModelProto, dict[str, float], dict[
                 wanted="the INT8 file that edgecnn wrote",
                 do="Run: edgecnn quantize RECIPE",
             )
-        back[dq.output[0]] = q.input[0]
         if q.input[0] in view.constants:
             steps.update({reader.name: value for reader, index in view.readers[dq.output[0]] if index == 1})
         else:
             scale[q.input[0]] = float(value)
-    for node in view.graph.node:
-        for index, name in enumerate(node.input):
-            node.input[index] = back.get(name, name)
-    kept = [n for n in view.graph.node if n.op_type not in ("QuantizeLinear", "DequantizeLinear")]
-    used = {name for node in kept for name in node.input}
-    constants = [t for t in view.graph.initializer if t.name in used]
-    del result.graph.node[:], result.graph.initializer[:]
-    result.graph.node.extend(kept)
-    result.graph.initializer.extend(constants)
-    return result, scale, steps
+    return without_pairs(int8), scale, steps
 
 
 def rounded(weight: F32, steps: F32) -> F32:

@@ -18,8 +18,6 @@ from edgecnn.bundle import atomic
 from edgecnn.errors import InputError, ModelError
 from edgecnn.onnxfile import sweep
 
-STRIPPING = ("dla-qdq", "sm75", "no-int8")  # rules whose repair takes every Q/DQ pair out
-
 
 @dataclass(frozen=True)
 class Fixed:
@@ -36,8 +34,10 @@ def fix(model: ModelProto, target: Profile, feeds: Sequence[Feeds] = ()) -> Fixe
     result = ModelProto()
     result.CopyFrom(model)
     done = in_float32(result)
+    stripped: list[Repair] = []
     if not target.int8 or target.sm75 or target.dla:
-        done += strip(result, STRIPPING[0] if target.dla else STRIPPING[1] if target.sm75 else STRIPPING[2])
+        stripped = strip(result, "dla-qdq" if target.dla else "sm75" if target.sm75 else "no-int8")
+        done += stripped
     else:
         for repair in (float_bias, outputs_first, symmetric, one_scale, fuse, skips, pooled):
             done += repair(result)
@@ -47,7 +47,6 @@ def fix(model: ModelProto, target: Profile, feeds: Sequence[Feeds] = ()) -> Fixe
     if not done:
         return Fixed(result, (), tuple(check_model(model, target)), None)
     onnx.checker.check_model(result)
-    stripped = any(repair.rule in STRIPPING for repair in done)
     wanted = STRIPPED_DB if stripped else EXACT_DB if all(repair.exact for repair in done) else ROUNDING_DB
     parity = compare(model, result, feeds or random_feeds(model), wanted)
     if not parity.ok:
