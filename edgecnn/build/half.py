@@ -48,8 +48,7 @@ class Half:
     """A typed network, its inputs and outputs as they were."""
 
     model: ModelProto
-    nodes: int  # that compute in FP16
-    kernels: tuple[str, ...]  # convolutions and matrix products among them, INT8 ones not counted
+    nodes: int  # that compute in FP16, INT8 kernels not counted
     kept: Mapping[str, str]  # node that stays in FP32 → why
 
     def __str__(self) -> str:
@@ -126,7 +125,6 @@ class _Typing:
         self.kept: dict[str, str] = {}
         self.single: set[str] = set()  # tensors that nodes write in FP32
         self.count = 0
-        self.kernels: list[str] = []
         self.leading = _leading(net)
 
     def node(self, source: NodeProto) -> None:
@@ -159,7 +157,6 @@ class _Typing:
                 node.input[i] = self.take(name, FLOAT)
         if kind == HALF and not int8:
             self.count += 1
-            self.kernels += [label(node)] if node.op_type in KERNELS else []
         for i, name in enumerate(node.output):
             if self.types.get(name) == FLOAT:
                 self.at[name, kind] = node.output[i] = self.name(name, kind)
@@ -267,7 +264,7 @@ class _Typing:
             raise BuildError(
                 f"the network can't be typed in FP16 ({' '.join(str(error).split())[:200]})", do="Build it in int8"
             ) from error
-        return Half(result, self.count, tuple(self.kernels), self.kept)
+        return Half(result, self.count, self.kept)
 
 
 def _raised(model: ModelProto) -> ModelProto:

@@ -93,8 +93,12 @@ class XRay:
 
 
 def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "", halves: Sequence[str] = ()) -> XRay:
-    """Hold the layers of an engine against the kernels that should be INT8, and those that should be FP16."""
-    state = _seen(layers, meant, "Int8")
+    """Hold the layers of an engine against the kernels that should be INT8, and those that should be FP16.
+
+    A layer that is no convolution or matrix product may only feed an INT8 kernel, so it proves nothing about that; but
+    one of FP16 input and constants does: TensorRT for RTX multiplies a matrix by one vector in such a layer.
+    """
+    state = _seen([x for x in layers if x.kernel], meant, "Int8")
     if not state and meant:
         return XRay(len(meant), None, (), tuple(meant), tuple(layers), source)
     return XRay(
@@ -105,17 +109,16 @@ def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "", halves
         layers=tuple(layers),
         source=source,
         meant_half=len(halves),
-        half=sum(_seen(layers, halves, "Half").values()),
+        half=sum(_seen([x for x in layers if x.kernel or x.weight == "Half"], halves, "Half").values()),
     )
 
 
 def _seen(layers: Sequence[Layer], meant: Sequence[str], kind: str) -> dict[str, bool]:
-    """Kernels that a layer names → whether one of their layers reads this type."""
+    """Kernels that a layer names → whether one of these layers reads this type."""
     state: dict[str, bool] = {}
     for layer in layers:
-        if layer.kernel:
-            for node in set(layer.nodes).intersection(meant):
-                state[node] = state.get(node, False) or layer.input == kind
+        for node in set(layer.nodes).intersection(meant):
+            state[node] = state.get(node, False) or layer.input == kind
     return state
 
 
