@@ -137,13 +137,15 @@ class _Typing:
         elif any(self.types.get(name) == FLOAT for name in source.output):
             self.compute(node)
         else:  # Shape, ArgMax, Greater: float only comes in
-            for i, name in enumerate(node.input):
-                node.input[i] = self.nearest(name)
+            floats = [i for i, name in enumerate(node.input) if self.types.get(name) == FLOAT]
+            half = all(i in _slots(node, self.net)[0] and (node.input[i], HALF) in self.at for i in floats)
+            for i in floats:
+                node.input[i] = self.take(node.input[i], HALF if half else FLOAT)
         self.out.append(node)
 
     def compute(self, node: NodeProto) -> None:
-        taken, int8 = _taken(node, self.net), is_int8(self.net, node)
-        floats = [i for i, name in enumerate(node.input) if i in taken and self.types.get(name) == FLOAT]
+        (slots, makes), int8 = _slots(node, self.net), is_int8(self.net, node)
+        floats = [i for i, name in enumerate(node.input) if makes and i in slots and self.types.get(name) == FLOAT]
         why = self.reason(node)
         if why:
             self.kept[label(node)] = why
@@ -166,7 +168,7 @@ class _Typing:
         x = node.input[0]
         good = (x, HALF) in self.at and _holds(self.net.constant(node.input[1]))
         kind = HALF if good else FLOAT
-        node.input[0], node.input[1] = self.take(x, kind), self.scale(node.input[1], kind, self.net.constant_feed(node))
+        node.input[0], node.input[1] = self.take(x, kind), self.scale(node.input[1], kind)
 
     def reason(self, node: NodeProto) -> str:
         """Why a node must compute in FP32; "" if it need not."""
@@ -212,7 +214,7 @@ class _Typing:
         elif dq is not None and dq.op_type == DQ and (kind == FLOAT or _holds(self.net.scale(dq))):
             node = NodeProto()
             node.CopyFrom(dq)
-            node.input[1] = self.scale(dq.input[1], kind, self.net.constant_feed(dq))
+            node.input[1] = self.scale(dq.input[1], kind)
             node.output[0] = fresh
             if fresh != name:
                 node.name = f"{fresh}_DQ"
@@ -223,18 +225,12 @@ class _Typing:
         self.at[name, kind] = fresh
         return fresh
 
-    def nearest(self, name: str) -> str:
-        """A float tensor for a reader that takes any type."""
-        if self.types.get(name) != FLOAT:
-            return name
-        return self.at.get((name, HALF)) or self.take(name, FLOAT)
-
-    def scale(self, name: str, kind: int, weights: bool) -> str:
-        """A scale constant, rounded where FP16 holds it; that of weights read in FP32 stays exact."""
+    def scale(self, name: str, kind: int) -> str:
+        """A scale constant, rounded where FP16 holds it."""
         value = self.net.constant(name)
         if value is None or value.dtype != np.float32:
             raise BuildError(f"scale '{name}' is no FP32 constant", wanted="pairs with fixed scales")
-        if kind == FLOAT and (weights or not _holds(value)):
+        if kind == FLOAT and not _holds(value):
             return name
         fresh = f"{name}.{'half' if kind == HALF else 'rounded'}"
         rounded = value.astype(np.float16)
@@ -293,17 +289,16 @@ def _types(model: ModelProto) -> dict[str, int]:
     return found | {t.name: t.data_type for t in graph.initializer}
 
 
-def _taken(node: NodeProto, net: Net) -> set[int]:
-    """Inputs of a node that may come in FP16, by onnx's schema; none where an output of its may not be FP16."""
+def _slots(node: NodeProto, net: Net) -> tuple[set[int], bool]:
+    """Inputs of a node that may come in FP16, and whether it then writes FP16, by onnx's schema."""
     try:
         schema = defs.get_schema(node.op_type, opset_of(net.model), node.domain)
     except defs.SchemaError:
-        return set()
-    allowed = {c.type_param_str: "tensor(float16)" in c.allowed_type_strs for c in schema.type_constraints}
-    if node.op_type == "Cast" or not any(allowed.get(out.type_str) for out in schema.outputs):
-        return set()
-    slots = schema.inputs
-    return {i for i in range(len(node.input)) if allowed.get(slots[min(i, len(slots) - 1)].type_str)}
+        return set(), False
+    allowed = {c.type_param_str for c in schema.type_constraints if "tensor(float16)" in c.allowed_type_strs}
+    last = len(schema.inputs) - 1  # may stand for any number of them
+    slots = {i for i in range(len(node.input)) if schema.inputs[min(i, last)].type_str in allowed}
+    return slots, node.op_type != "Cast" and any(out.type_str in allowed for out in schema.outputs)
 
 
 def _leading(net: Net) -> set[str]:

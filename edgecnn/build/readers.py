@@ -28,7 +28,7 @@ _LINE = re.compile(
     r"Outputs: \[(?P<outputs>.*)\], TacticName: (?P<tactic>.*?), StreamId:.*?Metadata: ?(?P<metadata>.*)$"
 )
 _TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")  # a variable dimension is no number
-_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _PLUMBING = re.compile(r"(_Q|_DQ|_Cast|\.weight|\.bias)$|quantize", re.IGNORECASE)
 _TYPES = (  # a word in the inspector's text → the one name that edgecnn has for the type
     (r"\bint8\b", "Int8"),
@@ -78,16 +78,26 @@ def log(lines: Iterable[str]) -> tuple[Layer, ...]:
         found.append(
             Layer(
                 match["name"],
-                "fused correlation" if match["kind"] == "runtime_fusion" and "Corr" in match["name"] else match["kind"],
+                kind_of(match["kind"], match["name"]),
                 first["inputs"],
                 first["outputs"],
                 first["constants"],
-                tuple(_NODE.findall(match["metadata"])),
+                tuple(NODE.findall(match["metadata"])),
                 sum(math.prod(int(n) for n in dims.split(",") if n.isdigit()) for dims, _ in tensors["constants"]),
-                match["tactic"].startswith(("__myl_Move", "__myl_Tran", "__myl_Cast_")),
+                moves(match["tactic"]),
             )
         )
     return tuple(found)
+
+
+def kind_of(kind: str, name: str) -> str:
+    """A layer's kind in TensorRT for RTX; of fused ones only the name tells whether a convolution is inside."""
+    return "fused correlation" if kind == "runtime_fusion" and "Corr" in name else kind
+
+
+def moves(kernel: str) -> bool:
+    """Whether a kernel of TensorRT for RTX, by its name, only moves data."""
+    return kernel.startswith(("__myl_Move", "__myl_Tran", "__myl_Cast_"))
 
 
 def inspector(text: str) -> tuple[Layer, ...]:
@@ -117,7 +127,7 @@ def _inspected(row: Mapping[str, Any]) -> Layer:
     weights = row.get("Weights")
     weights = weights if isinstance(weights, Mapping) else {}
     count = weights.get("Count")
-    nodes = _NODE.findall(str(row.get("Metadata", ""))) or re.split(r" \+ ", name)
+    nodes = NODE.findall(str(row.get("Metadata", ""))) or re.split(r" \+ ", name)
     return Layer(
         name,
         kind if any(word in kind.lower() for word in KERNELS) else inside,

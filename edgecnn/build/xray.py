@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.build import readers
+from edgecnn.build.plan import plan
 from edgecnn.build.readers import Layer
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
@@ -124,22 +125,19 @@ def _seen(layers: Sequence[Layer], meant: Sequence[str], kind: str) -> dict[str,
 
 def look(path: Path) -> XRay:
     """X-ray a bundle (the engine's evidence, or its INT8 network where no engine was built), an ONNX file, a build log
-    of TensorRT for RTX, or the engine inspector's JSON.
+    or an engine of TensorRT for RTX, or the engine inspector's JSON.
 
-    A log or a JSON alone does not say what was meant: the kernels are then those with INT8 weights.
+    A log, an engine or a JSON alone does not say what was meant: the kernels are then those with INT8 weights.
     Raises InputError where nothing can be read, BundleError for a changed bundle.
     """
     if path.is_dir():
         return _bundle(Bundle.read(path))
     if not path.is_file():
-        raise InputError(f"there is nothing at {path}", wanted="a bundle, .onnx, build log or inspector .json")
+        raise InputError(f"there is nothing at {path}", wanted="a bundle, .onnx, .engine, build log or inspector .json")
     if path.suffix == ".onnx":
         return _network(path, "what the network asks for; nothing was built")
     if path.suffix == ".engine":
-        raise InputError(
-            f"{path} is an engine, which only its own GPU can read",
-            wanted="the bundle, the build log or the inspector's JSON that lie beside it",
-        )
+        return _alone(plan(path.read_bytes(), str(path)), f"{path.name}: {GRAPH_EVIDENCE}")
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -156,8 +154,11 @@ def look(path: Path) -> XRay:
 
 
 def _alone(layers: tuple[Layer, ...], source: str) -> XRay:
-    meant = dict.fromkeys(n for x in layers if x.kernel and x.weight == "Int8" for n in x.nodes if n == _own(x))
-    return xray(layers, tuple(meant), source)
+    found = {
+        kind: tuple(dict.fromkeys(n for x in layers if x.kernel and x.weight == kind for n in x.nodes if n == _own(x)))
+        for kind in ("Int8", "Half")
+    }
+    return xray(layers, found["Int8"], source, found["Half"])
 
 
 def _own(layer: Layer) -> str:
