@@ -326,7 +326,9 @@ def test_one_key_says_what_is_built(precision: str, target: str, network: str, e
     assert str(look(done.path)) == evidence
     if network == "half":
         assert done.file("half").name == f"model.{target}.half.onnx"
-        assert facts["fp16"]["kept_fp32"] == {} and facts["fp16"]["sqnr_db"] > 25
+        found = facts["fp16"]
+        assert found["kept_fp32"] == {} and found["sqnr_db"] > (20 if precision == "int8+fp16" else 60)
+        assert precision == "fp16" or abs(found["sqnr_db"] - found["sqnr_before_db"]) < 1  # INT8 is most of the noise
     assert done.has("half") == ("fp16" in facts)
 
 
