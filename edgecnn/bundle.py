@@ -9,6 +9,7 @@
       model.int8.cpu.onnx      quantize: the same scales for onnxruntime on a CPU (u8 activations)
       ranges.json              quantize: amax of every tensor
       histograms.json          quantize: how the magnitudes of every such tensor are spread
+      model.<target>.half.onnx build: the network typed in FP16, where that was asked for
       model.<target>.engine    build
 
 A file is hashed before it is opened: `Bundle.file(role)` is the only way in. Nothing here imports torch or onnx.

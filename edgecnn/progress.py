@@ -1,9 +1,9 @@
-"""Progress bars and notes on standard error, so that standard output stays free for results."""
+"""What a terminal shows: tables; and bars and notes, on standard error so that standard output is free for results."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -19,6 +19,13 @@ class Advance(Protocol):
 def note(text: str) -> None:
     """One line for the person who waits."""
     print(text, file=sys.stderr, flush=True)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text, each column as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 @contextmanager
@@ -39,14 +46,14 @@ def bar(label: str, total: int | None) -> Iterator[Advance]:
         note(f"{label} ({total}) ..." if total else f"{label} ...")
         yield lambda _n, _text="": None
         return
-    columns = (
+    parts = (
         TextColumn("{task.description:<28}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as shown:
+    with Progress(*parts, console=console) as shown:
         task = shown.add_task(label, total=total)
         yield lambda n, text="": shown.update(task, advance=n, description=text or label)
 

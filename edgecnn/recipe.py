@@ -261,9 +261,9 @@ class QuantizeSection(Section):
 
 class BuildSection(Section):
     target: str = "rtx-sm86"  # `edgecnn targets` lists them
-    precision: Literal["int8", "fp16"] = "int8"  # fp16: for boards without INT8, built by hand on the board
+    # int8: what the graph leaves in float stays FP32; int8+fp16: it becomes FP16; fp16: no INT8 at all
+    precision: Literal["int8", "int8+fp16", "fp16"] = "int8"
     workspace_mib: Annotated[int, Field(gt=0)] = 256  # at most half of the free memory is taken on a board
-    fp16: bool = False  # let what the graph leaves in float run in FP16: TensorRT 8 and 10 only
     version_compatible: bool = False  # the engine loads in later versions of TensorRT too: 8.6 and later
 
 

@@ -385,7 +385,8 @@ def test_the_workspace_is_half_of_the_free_memory_at_most(
         (Stand("8.0.1"), Options(), "TensorRT 8.0.1; wanted TensorRT 8.2 or later"),
         (Stand("10.3.0", plan=None), Options(), "does not build model.int8.onnx: out of memory"),
         (Stand("10.3.0", parses=False), Options(), "does not read model.int8.onnx: no importer for op Foo"),
-        (Stand("11.4.0"), Options(fp16=True), "has no FP16 flag: precision stands in the graph"),
+        (Stand("10.3.0"), Options(fp16=True), "10.3.0 is strongly typed: no flag makes anything FP16"),
+        (Stand("11.4.0"), Options(fp16=True), "11.4.0 is strongly typed: no flag makes anything FP16"),
         (Stand("8.5.2"), Options(version_compatible=True), "makes no version-compatible engines"),
         (Stand("8.5.2", dynamic=True), Options(), "input 'x' has no fixed shape"),
         (Stand("8.5.2"), Options(shapes={"x": ((1,), (1,), (1,))}), "names 'x'; wanted inputs of variable shape only"),
@@ -401,11 +402,11 @@ def test_trt_adapter_refuses(
 
 
 def test_flags_and_shapes_that_were_asked_for(file: Path, board: Callable[[Stand], Stand]) -> None:
-    stand = board(Stand("10.3.0", dynamic=True))
+    stand = board(Stand("8.6.1", dynamic=True))
     shapes = {"x": ((1, 3, 32, 48), (4, 3, 32, 48), (8, 3, 32, 48))}
     plan, _ = trt.build(file, 87, Options(64, fp16=True, version_compatible=True, shapes=shapes))
     assert plan.flags == ("FP16", "INT8", "VERSION_COMPATIBLE") and stand.asked["flags"] == ["fp16", "int8", "vc"]
-    assert stand.asked["creation"] == 1 and stand.asked["profile"] == shapes  # weakly typed: flags choose
+    assert stand.asked["creation"] == 1 and stand.asked["profile"] == shapes
 
 
 def test_an_engine_for_another_gpu_is_not_begun(

@@ -45,7 +45,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "build": (BASE | {"engine", "onnxfile"}, {"numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"}),
     "predict": (BASE | {"build", "quantize"}, {"numpy", "onnx"}),
     "backends": (
-        {"errors", "bundle", "engine"},
+        {"errors", "bundle", "engine", "progress"},
         {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
     ),
     "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),

@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import enum
 import gc
+import re
 import subprocess
 import sys
 import types
@@ -37,6 +38,7 @@ class Status(enum.IntEnum):
     cudaErrorInsufficientDriver = 35
     cudaErrorNoDevice = 100
     cudaErrorLaunchFailure = 719
+    cudaErrorStreamCaptureInvalidated = 901
 
 
 class Board:
@@ -46,6 +48,15 @@ class Board:
         self.log: list[str] = []
         self.memory: dict[int, Any] = {}
         self.fail: dict[str, Status] = {}
+        self.recording: list[Callable[[], None]] | None = None  # what a stream in capture was asked for, and did not do
+
+    def on_stream(self, name: str, work: Callable[[], None]) -> None:
+        """Do it, or record it."""
+        if self.recording is None:
+            work()
+            self.log.append(name)
+        else:
+            self.recording.append(work)
 
     def allocate(self, size: int) -> int:
         block = ctypes.create_string_buffer(size)
@@ -59,6 +70,9 @@ class CudaPythonModule(Board):
     class cudaMemcpyKind:
         cudaMemcpyHostToDevice = 1
         cudaMemcpyDeviceToHost = 2
+
+    class cudaStreamCaptureMode:
+        cudaStreamCaptureModeThreadLocal = 1
 
     def call(self, name: str, *answer: object) -> tuple[object, ...]:
         self.log.append(name)
@@ -85,11 +99,43 @@ class CudaPythonModule(Board):
 
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: int, stream: int) -> tuple[object, ...]:
         assert stream == STREAM
-        ctypes.memmove(to, source, size)
-        return self.call("cudaMemcpyAsync")
+        self.on_stream("cudaMemcpyAsync", lambda: ctypes.memmove(to, source, size) and None)
+        return (Status.cudaSuccess,)
 
     def cudaStreamSynchronize(self, stream: int) -> tuple[object, ...]:
+        assert self.recording is None  # CUDA refuses to wait for a stream in capture
         return self.call("cudaStreamSynchronize")
+
+    def cudaGetLastError(self) -> tuple[object, ...]:
+        return (Status.cudaSuccess,)
+
+    def cudaStreamBeginCapture(self, stream: int, mode: int) -> tuple[object, ...]:
+        assert (stream, mode, self.recording) == (STREAM, 1, None)
+        answer = self.call("cudaStreamBeginCapture")
+        self.recording = [] if answer[0] == 0 else None
+        return answer
+
+    def cudaStreamEndCapture(self, stream: int) -> tuple[object, ...]:
+        recorded, self.recording = self.recording, None
+        assert recorded is not None
+        return self.call("cudaStreamEndCapture", recorded)
+
+    def cudaGraphInstantiateWithFlags(self, graph: list[Callable[[], None]], flags: int) -> tuple[object, ...]:
+        assert flags == 0
+        return self.call("cudaGraphInstantiateWithFlags", tuple(graph))
+
+    def cudaGraphDestroy(self, graph: list[Callable[[], None]]) -> tuple[object, ...]:
+        graph.clear()
+        return self.call("cudaGraphDestroy")
+
+    def cudaGraphLaunch(self, ready: tuple[Callable[[], None], ...], stream: int) -> tuple[object, ...]:
+        assert stream == STREAM
+        for work in ready:
+            work()
+        return self.call("cudaGraphLaunch")
+
+    def cudaGraphExecDestroy(self, ready: object) -> tuple[object, ...]:
+        return self.call("cudaGraphExecDestroy")
 
 
 class PyCudaModule(Board):
@@ -161,16 +207,21 @@ class PyCudaModule(Board):
 class Engine:
     """Three tensors as MODEL wants them; running it writes the input's mean into the scores."""
 
-    def __init__(self, log: list[str], shapes: dict[str, tuple[int, ...]]) -> None:
-        self.log, self.shapes, self.fixed = log, shapes, dict(shapes)
+    def __init__(self, board: Board, shapes: dict[str, tuple[int, ...]]) -> None:
+        self.board, self.log, self.shapes, self.fixed = board, board.log, shapes, dict(shapes)
         self.address: dict[str, int] = {}
 
     def create_execution_context(self) -> Engine | None:
         return self
 
     def run(self) -> bool:
-        self.log.append("execute")
-        self.view("scores")[:] = self.view("images").mean()
+        if self.board.recording is not None and "record" in self.board.fail:
+            return False  # as for a network with a loop that waits for the GPU
+
+        def work() -> None:
+            self.view("scores")[:] = self.view("images").mean()
+
+        self.board.on_stream("execute", work)
         return True
 
     def view(self, name: str) -> np.ndarray:
@@ -261,7 +312,7 @@ def fit(monkeypatch: pytest.MonkeyPatch) -> Fit:
                     self.log.log(1, "Serialization assertion failed")
                     return None
                 board.log.append(f"host code {self.engine_host_code_allowed}")
-                engine = kind(board.log, shapes or SHAPES)
+                engine = kind(board, shapes or SHAPES)
                 if not context:
                     engine.create_execution_context = lambda: self.log.log(1, "out of memory")  # type: ignore[method-assign]
                 return engine
@@ -295,8 +346,9 @@ def images(seed: int = 0) -> dict[str, np.ndarray]:
     return {"images": np.random.default_rng(seed).random(MODEL.input.shape, np.float32)}
 
 
-COPIES = {
-    CudaPythonModule: ["cudaMemcpyAsync", "execute", *["cudaMemcpyAsync"] * 2, "cudaStreamSynchronize"],
+ONE_BY_ONE = ["cudaMemcpyAsync", "execute", *["cudaMemcpyAsync"] * 2, "cudaStreamSynchronize"]
+FRAME = {
+    CudaPythonModule: ["cudaGraphLaunch", "cudaStreamSynchronize"],
     PyCudaModule: ["htod", "execute", "dtoh", "dtoh", "synchronize"],
 }
 
@@ -311,7 +363,7 @@ def test_a_frame_is_copy_run_copy_back_and_nothing_else(
     board.log.clear()
     feeds = images()
     answer = backend(feeds)
-    assert board.log == COPIES[package]  # no allocation a frame, and one stream for all
+    assert board.log == FRAME[package]  # no allocation a frame, and one stream for all
     np.testing.assert_allclose(answer["scores"], feeds["images"].mean(), rtol=1e-5)
     assert answer["boxes"].shape == MODEL.outputs[0].shape
     backend({"images": np.zeros(MODEL.input.shape, np.float32)})
@@ -321,7 +373,7 @@ def test_a_frame_is_copy_run_copy_back_and_nothing_else(
 @pytest.mark.parametrize(
     ("package", "wanted"),
     [
-        (CudaPythonModule, ["cudaFree"] * 3 + ["cudaFreeHost"] * 3 + ["cudaStreamDestroy"]),
+        (CudaPythonModule, ["cudaFree"] * 3 + ["cudaFreeHost"] * 3 + ["cudaGraphExecDestroy", "cudaStreamDestroy"]),
         (PyCudaModule, ["free"] * 3 + ["pop"]),
     ],
 )
@@ -332,6 +384,42 @@ def test_memory_is_given_back(package: type[Board], wanted: list[str], fit: Fit,
     del backend
     gc.collect()
     assert sorted(board.log) == wanted
+
+
+def test_a_frame_is_recorded_after_it_ran_once(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    board = fit(CudaPythonModule())
+    backend = trt_backend.TensorRT(engine(tmp_path), MODEL, tied())
+    record = ["cudaStreamBeginCapture", "cudaStreamEndCapture", "cudaGraphInstantiateWithFlags", "cudaGraphDestroy"]
+    assert board.log[-9:] == [*ONE_BY_ONE, *record] and backend is not None
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        ("cudaStreamBeginCapture", r"cudaStreamBeginCapture failed \(cudaErrorLaunchFailure\)"),
+        ("cudaStreamEndCapture", "cudaStreamEndCapture failed"),
+        ("cudaGraphInstantiateWithFlags", "cudaGraphInstantiateWithFlags failed"),
+        ("record", "TensorRT could not enqueue the network"),
+    ],
+)
+def test_what_cannot_be_recorded_runs_call_by_call_and_a_note_says_why(
+    call: str, words: str, fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = fit(CudaPythonModule())
+    board.fail[call] = Status.cudaErrorLaunchFailure
+    backend = trt_backend.TensorRT(engine(tmp_path), MODEL, tied())
+    assert re.search(f"^no CUDA graph, each kernel is launched by itself: {words}", capsys.readouterr().err)
+    board.log.clear()
+    feeds = images()
+    np.testing.assert_allclose(backend(feeds)["scores"], feeds["images"].mean(), rtol=1e-5)
+    assert board.log == ONE_BY_ONE
+
+
+def test_pycuda_has_no_graphs_and_a_note_says_so(fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(PyCudaModule())
+    trt_backend.TensorRT(engine(tmp_path), MODEL, tied())
+    assert "pycuda has no CUDA graphs. Where it can be had: pip install 'edgecnn[cuda]'" in capsys.readouterr().err
 
 
 def test_variable_shapes_become_the_models(fit: Fit, tmp_path: Path) -> None:
@@ -478,9 +566,16 @@ def test_the_real_cuda_python_answers_as_the_stand_in_does(tmp_path: Path) -> No
     code = (
         "import sys, numpy as np\nsys.path.insert(0, sys.argv[1])\n"
         "import cuda.bindings.runtime as runtime\nfrom edgecnn.backends import cuda\n"
+        "import re, pathlib\nsource = pathlib.Path(cuda.__file__).read_text()\n"
+        "names = set(re.findall(r'\"(cuda[A-Z]\\w+)\"', source)) | set(re.findall(r'_cuda\\.(cuda\\w+)', source))\n"
+        "missing = {name for name in names if not hasattr(runtime, name)}\n"
+        "assert not missing and len(names) == 17, (missing, names)\n"
+        "assert runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal == 1\n"
         "memory = cuda.CudaPython(runtime)\nbuffer = memory.buffer((2, 3), np.dtype('float32'))\n"
         "buffer.host[:] = 7\nmemory.upload(buffer)\nmemory.wait()\nbuffer.host[:] = 0\n"
         "memory.download(buffer)\nmemory.wait()\nassert (buffer.host == 7).all()\n"
+        "launch = memory.record(lambda: memory.upload(buffer))\nbuffer.host[:] = 9\nlaunch()\nmemory.wait()\n"
+        "buffer.host[:] = 0\nmemory.download(buffer)\nmemory.wait()\nassert (buffer.host == 9).all()\n"
     )
     root = Path(trt_backend.__file__).resolve().parents[2]
     came = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, cwd=root)

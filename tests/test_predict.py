@@ -18,6 +18,7 @@ from onnx import ModelProto
 from tiny_onnx import SHAPE, Sketch, feeds, tiny
 
 from edgecnn import cli
+from edgecnn.build.half import half
 from edgecnn.build.targets import TARGETS
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.errors import BuildError, BundleError, InputError, ModelError
@@ -289,6 +290,11 @@ def test_a_bundle_gives_its_int8_file_and_fp32_where_that_is_asked_for(int8: Mod
         )
         assert {k.precision for k in plan_of(tmp_path).kernels if k.kind == "conv"} == {role}
     assert {k.precision for k in plan_of(tmp_path, "fp16").kernels} == {"fp16"}
+    mixed = quantize(tiny(), feeds(4), QuantizeSection(keep_float=("left",))).tensorrt
+    onnx.save(half(mixed).model, tmp_path / "half.onnx")
+    built = bundle.with_stage("build", settings={}, version=1, files={"half": "half.onnx"}, facts={}, tools={})
+    assert {k.precision for k in plan_of(built.path).kernels if k.kind == "conv"} == {"int8", "fp16"}
+    assert {k.precision for k in plan_of(built.path, "int8").kernels if k.kind == "conv"} == {"int8"}
     (tmp_path / "fp32.onnx").unlink()
     plan_of(tmp_path, "int8")
     with pytest.raises(BundleError, match=r"fp32\.onnx is missing"):

@@ -21,15 +21,18 @@ from edgecnn.errors import BuildError, EdgecnnError
 from edgecnn.quantize.stage import quantize
 from edgecnn.recipe import QuantizeSection
 
+FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle")
     model = quantize(tiny(), feeds(4), QuantizeSection(keep_float=("left",))).tensorrt
     onnx.save(model, folder / "model.int8.onnx")
+    onnx.save(tiny(), folder / "model.onnx")
     spec = ModelSpec("onnx", "classify", tuple("0123456789"), TensorSpec("x", SHAPE))
     return Bundle(folder, 'it\'s "$(odd)"').with_stage(
-        "quantize", settings={}, version=1, files={"int8": "model.int8.onnx"}, facts={}, tools={}, model=spec
+        "quantize", settings={}, version=1, files=FILES, facts={}, tools={}, model=spec
     )
 
 
@@ -46,9 +49,15 @@ BATCHES = {"x": ((1, 3, 8, 8), (4, 3, 8, 8), (8, 3, 8, 8))}
         ((8, 5), Options(fp16=True), {}, ["--fp16", "--int8", *NEW, "--buildOnly"]),
         ((8, 6), Options(version_compatible=True), {}, ["--int8", "--versionCompatible", *NEW, "--skipInference"]),
         ((10, 3), Options(), {}, ["--stronglyTyped", *NEW, "--skipInference"]),
-        ((10, 3), Options(fp16=True), {}, ["--fp16", "--int8", *NEW, "--skipInference"]),
+        ((10, 3), Options(fp16=True), {}, ["--stronglyTyped", *NEW, "--skipInference"]),  # the file says FP16
+        ((10, 3), Options(fp16=True), {"int8": False}, ["--stronglyTyped", *NEW, "--skipInference"]),
+        ((11, 4), Options(fp16=True), {}, [*NEW, "--skipInference"]),
+        (
+            *((10, 3), Options(fp16=True), {"implicit": True}),
+            ["--fp16", "--int8", "--calib=calib.cache", *NEW, "--skipInference"],
+        ),
         ((11, 4), Options(), {}, [*NEW, "--skipInference"]),
-        ((8, 2), Options(), {"int8": False}, ["--fp16", *OLD, "--buildOnly"]),
+        ((8, 2), Options(fp16=True), {"int8": False}, ["--fp16", *OLD, "--buildOnly"]),
         (
             (10, 3),
             Options(),
@@ -90,7 +99,6 @@ def test_flags_by_version(
         ("orinn", "", Options(), False, "no trtexec for target 'orinn'"),
         ("orin", "7.1", Options(), False, "TensorRT 7.1; wanted TensorRT 8.2 or later"),
         ("orin", "ten", Options(), False, "'ten' is no version"),
-        ("orin", "11.4", Options(fp16=True), False, "has no FP16 flag"),
         ("orin", "8.5.2", Options(version_compatible=True), False, "8.5 makes no version-compatible engines"),
         ("orin", "11.4", Options(), True, "reads no calibration cache"),
     ],
@@ -115,8 +123,29 @@ def test_the_files_of_each_kind(bundle: Bundle, tmp_path: Path) -> None:
     assert "--layerPrecisions=left:fp32" in files[0].read_text("utf-8")
     files = emit(bundle, "nano", Options(), tmp_path / "nano")  # no INT8 there: no pairs, and FP16
     assert [path.name for path in files[2:]] == ["model.onnx"]
-    assert not {"QuantizeLinear"} & {n.op_type for n in onnx.load(files[2]).graph.node}
+    assert files[2].read_bytes() == bundle.file("fp32").read_bytes()
     assert "--fp16" in files[0].read_text("utf-8") and "--int8" not in files[0].read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("version", "int8", "name", "flags"),
+    [
+        ("8.6", True, "model.int8.onnx", ["--fp16", "--int8"]),
+        ("10.3", True, "model.half.onnx", ["--stronglyTyped"]),
+        ("11.4", True, "model.half.onnx", []),
+        ("8.6", False, "model.onnx", ["--fp16"]),
+        ("10.3", False, "model.half.onnx", ["--stronglyTyped"]),
+    ],
+)
+def test_fp16_is_a_flag_of_8_and_a_type_from_10_on(
+    version: str, int8: bool, name: str, flags: list[str], bundle: Bundle, tmp_path: Path
+) -> None:
+    script, _, file = emit(bundle, "orin", Options(fp16=True), tmp_path / "out", version=version, int8=int8)
+    asked = [word for word in script.read_text("utf-8").split() if word in ("--fp16", "--int8", "--stronglyTyped")]
+    assert (file.name, asked) == (name, [*flags, *flags])  # trtexec is asked for each, then given each
+    model = onnx.load(file)
+    assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer) == ("half" in name)
+    assert any(n.op_type == "QuantizeLinear" for n in model.graph.node) == int8
 
 
 # --- the script runs ------------------------------------------------------------------------------------------------

@@ -75,13 +75,17 @@ def test_boards_without_int8_are_offered_fp16_in_the_same_line(name: str) -> Non
     with pytest.raises(BuildError, match=rf"no INT8.*Build FP16.*target: {name}, precision: fp16") as caught:
         find(name)
     assert "\n" not in str(caught.value)
-    assert find(name, "fp16") is TARGETS[name]
+    assert find(name, int8=False) is TARGETS[name]
 
 
-@pytest.mark.parametrize("name", ["orin", "rtx-sm75", "xavier"])
-def test_fp16_is_refused_elsewhere(name: str) -> None:
-    with pytest.raises(BuildError, match="fp16` is for boards without INT8"):
-        find(name, "fp16")
+@pytest.mark.parametrize("name", ["orin", "rtx-sm86", "rtx-sm75"])
+def test_fp16_can_be_had_elsewhere_too(name: str) -> None:
+    assert find(name, int8=False) is TARGETS[name]
+
+
+def test_fp16_for_xavier_is_a_script_too() -> None:
+    with pytest.raises(BuildError, match="--emit-script DIR"):
+        find("xavier", int8=False)
 
 
 def test_lookup_knows_every_target_and_the_nearest_to_a_misspelt_one() -> None:

@@ -168,7 +168,7 @@ def test_the_inspector_is_better_evidence_than_the_log(built: Bundle) -> None:
     ("name", "content", "words"),
     [
         ("none.log", None, "there is nothing at"),
-        ("a.engine", b"plan", "which only its own GPU can read"),
+        ("a.engine", b"plan", "which nothing but its own GPU reads"),
         ("a.log", b"hello\n", "describes no layers"),
         ("a.log", b"\xff\xfe\x00", "is no text"),
         ("a.json", b"[]", "holds no list 'Layers'"),

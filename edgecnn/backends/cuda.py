@@ -1,8 +1,9 @@
 """CUDA memory behind one small interface, by cuda-python or by pycuda, whichever is here.
 
 A buffer is a pinned array on the host and as many bytes on the device; one stream orders copies and the network. All
-memory is taken when an engine is opened, none in a frame. What fails says which of the usual causes it was: no driver,
-a library for another CUDA, or no memory left.
+memory is taken when an engine is opened, none in a frame. What is done on the stream in a frame can be recorded as a
+CUDA graph and launched as one (CUDA programming guide, "CUDA Graphs": stream capture); pycuda has none, up to 2025.1.
+What fails says which of the usual causes it was: no driver, a library for another CUDA, or no memory left.
 
 Written against the documented APIs (CUDA runtime API; pycuda.driver), and held against the real cuda-python as far as
 that goes without a GPU. It has NOT yet run on one.
@@ -22,7 +23,7 @@ import numpy as np
 
 from edgecnn.backends import Array
 from edgecnn.engine import sms
-from edgecnn.errors import MissingDependency
+from edgecnn.errors import EdgecnnError, MissingDependency
 
 OUT_OF_MEMORY, OLD_DRIVER, WRONG_DEVICE = 2, 35, 100  # cudaErrorMemoryAllocation, ...InsufficientDriver, ...NoDevice
 INSTEAD = "or run with --precision int8"
@@ -48,6 +49,10 @@ class Memory(Protocol):
     def download(self, buffer: Buffer) -> None: ...
 
     def wait(self) -> None: ...
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """What `work` does on the stream, as one launch; nothing runs meanwhile. Raises EdgecnnError where it can't."""
+        ...
 
 
 def open_memory() -> Memory:
@@ -110,10 +115,27 @@ class CudaPython:
     def wait(self) -> None:
         self._do("cudaStreamSynchronize", self._handle)
 
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal  # other threads may use CUDA meanwhile
+        self._do("cudaStreamBeginCapture", self._handle, mode)
+        try:
+            work()
+        except EdgecnnError:
+            self._cuda.cudaStreamEndCapture(self._handle)  # or nothing would run on the stream any more
+            raise
+        graph = self._do("cudaStreamEndCapture", self._handle)
+        try:
+            ready = self._do("cudaGraphInstantiateWithFlags", graph, 0)
+        finally:
+            self._do("cudaGraphDestroy", graph)
+        self._held.append(("cudaGraphExecDestroy", ready))
+        return lambda: self._do("cudaGraphLaunch", ready, self._handle)
+
     def _do(self, function: str, *arguments: Any) -> Any:
         """The answer without the status."""
         status, *answer = getattr(self._cuda, function)(*arguments)
         if int(status) != 0:
+            self._cuda.cudaGetLastError()  # or the next call would report it again
             size = arguments[0] if function in ("cudaMalloc", "cudaMallocHost") else 0
             raise failure(function, int(status), status.name, size)
         return answer[0] if answer else None
@@ -147,6 +169,9 @@ class PyCuda:
 
     def wait(self) -> None:
         self._do("cuStreamSynchronize", self._handle.synchronize)
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        raise MissingDependency("pycuda has no CUDA graphs", do="Where it can be had: pip install 'edgecnn[cuda]'")
 
     def _do(self, function: str, call: Callable[[], Any], size: int = 0) -> Any:
         try:

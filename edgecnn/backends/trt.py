@@ -1,7 +1,9 @@
 """TensorRT engines: TensorRT 8.2 to 11 on a board, TensorRT-RTX on a PC.
 
 Written against the documented API, and every name in it is held against the real bindings (tests/test_trt_api.py); it
-has NOT yet run on a board or a GPU. Memory is `edgecnn.backends.cuda`'s: taken once, none in a frame.
+has NOT yet run on a board or a GPU. Memory is `edgecnn.backends.cuda`'s: taken once, none in a frame. A frame is one
+launch where it can be recorded as a CUDA graph (TensorRT's best practices, "CUDA Graphs"), else copies and kernels one
+by one.
 
 An engine made for another GPU or by another TensorRT is not rebuilt here: the error says why, and what to type.
 """
@@ -9,7 +11,7 @@ An engine made for another GPU or by another TensorRT is not rebuilt here: the e
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from edgecnn.backends import Array, check_input
-from edgecnn.backends.cuda import open_memory
+from edgecnn.backends.cuda import Buffer, Memory, open_memory
 from edgecnn.bundle import ModelSpec, check_outputs
 from edgecnn.engine import misfit, sms
-from edgecnn.errors import BuildError, MissingDependency
+from edgecnn.errors import BuildError, EdgecnnError, MissingDependency
+from edgecnn.progress import note
 
 AGAIN = "Build it on this machine: edgecnn build RECIPE, or run with --precision int8"
 
@@ -68,22 +71,46 @@ class TensorRT:
         check_input(model, {slot.name: slot.shape for slot in slots if slot.is_input})
         check_outputs(model, {slot.name: slot.shape for slot in slots if not slot.is_input})
         self._kept = (runtime, engine, context)  # in the order in which they depend on each other
-        self._buffers = {slot.name: self._memory.buffer(slot.shape, slot.dtype) for slot in slots}
-        self._inputs = [slot.name for slot in slots if slot.is_input]
-        self._outputs = [slot.name for slot in slots if not slot.is_input]
-        addresses = {name: buffer.device for name, buffer in self._buffers.items()}
-        self._enqueue = _enqueue(context, addresses, self._memory.stream)
+        buffers = {slot.name: self._memory.buffer(slot.shape, slot.dtype) for slot in slots}
+        self._inputs = {slot.name: buffers[slot.name] for slot in slots if slot.is_input}
+        self._outputs = {slot.name: buffers[slot.name] for slot in slots if not slot.is_input}
+        addresses = {name: buffer.device for name, buffer in buffers.items()}
+        enqueue = _enqueue(context, addresses, self._memory.stream)
+        self._launch = _recorded(self._memory, tuple(self._inputs.values()), tuple(self._outputs.values()), enqueue)
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        for name in self._inputs:
-            np.copyto(self._buffers[name].host, feeds[name])
-            self._memory.upload(self._buffers[name])
-        if not self._enqueue():
-            raise BuildError("TensorRT could not enqueue the network", do="Build the engine again on this machine")
-        for name in self._outputs:
-            self._memory.download(self._buffers[name])
+        for name, buffer in self._inputs.items():
+            np.copyto(buffer.host, feeds[name])
+        self._launch()
         self._memory.wait()
-        return {name: self._buffers[name].host.copy() for name in self._outputs}
+        return {name: buffer.host.copy() for name, buffer in self._outputs.items()}
+
+
+def _recorded(
+    memory: Memory, inputs: Sequence[Buffer], outputs: Sequence[Buffer], enqueue: Callable[[], bool]
+) -> Callable[[], None]:
+    """All that a frame needs on the stream: recorded, as one launch; where that can't be, call by call, and a note why.
+
+    It runs once before, on zeros: TensorRT's first enqueue may do what can't be recorded.
+    """
+
+    def frame() -> None:
+        for buffer in inputs:
+            memory.upload(buffer)
+        if not enqueue():
+            raise BuildError("TensorRT could not enqueue the network", do="Build the engine again on this machine")
+        for buffer in outputs:
+            memory.download(buffer)
+
+    for buffer in inputs:
+        buffer.host.fill(0)
+    frame()
+    memory.wait()
+    try:
+        return memory.record(frame)
+    except EdgecnnError as error:
+        note(f"no CUDA graph, each kernel is launched by itself: {error}")
+        return frame
 
 
 def _slots(trt: Any, engine: Any, context: Any, model: ModelSpec) -> list[Slot]:

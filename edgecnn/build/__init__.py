@@ -1,5 +1,6 @@
 """Build: the INT8 network → an engine for one target, and evidence of what became INT8 in it.
 
+model.<target>.half.onnx      the network that was built, where FP16 was asked for and types say it
 model.<target>.engine         TensorRT's own format: it fits one GPU generation and one version only
 model.<target>.log            every line that the builder said
 model.<target>.layers.json    TensorRT's own list of the engine's layers, where the engine could be loaded
@@ -7,6 +8,9 @@ model.<target>.layers.json    TensorRT's own list of the engine's layers, where 
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import Bundle, StageRecord, atomic, sha256
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from edgecnn.build.network import Options
     from edgecnn.recipe import BuildSection, Recipe
 
-VERSION = 2
+VERSION = 3
 MODULES = {"rtx": "tensorrt_rtx", "trt": "tensorrt"}  # dialect → the binding's name
 
 
@@ -28,9 +32,9 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
-    """Check the INT8 file, build it, read the evidence. Raises BuildError, MissingDependency.
+    """Check the network, type it, build it, read the evidence. Raises BuildError, MissingDependency.
 
-    An FP16 engine, for a board without INT8, is built on the board: the BuildError tells what to carry there.
+    An FP16 engine for a board without INT8 is built on the board: the BuildError tells what to carry there.
     """
     try:
         from edgecnn import onnxfile
@@ -39,43 +43,55 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
             "onnx is not installed: the check before the build needs it", do="Run: pip install onnx"
         ) from error
 
-    from edgecnn.build import lint, readers, targets, worker, xray
+    from edgecnn.build import lint, readers, targets, typed, worker, xray
 
     section = section_of(recipe)
-    target = targets.find(section.target, section.precision)
-    if section.precision == "fp16":
-        raise targets.by_hand(section.target, bundle.file("fp32"), section.workspace_mib)
-    source = bundle.file("int8")
+    target = targets.find(section.target, int8=section.precision != "fp16")
+    network = "fp32" if section.precision == "fp16" else "int8"
+    if not target.supported:
+        raise targets.by_hand(section.target, bundle.file(network), section.workspace_mib)
+    source = bundle.file(network)
     lint.require(source, lint.find(section.target))
-    built = worker.build_apart(source, target, options(section))
-    texts = {"build_log": ("log", "\n".join(built.log)), "layers": ("layers.json", built.layers)}
-    files = {role: f"model.{section.target}.{ending}" for role, (ending, text) in texts.items() if text}
+    settled = options(section)
+    facts: dict[str, Any] = {}
+    contents: dict[str, tuple[str, bytes]] = {}  # role → how its file's name ends, and what is in it
+    with tempfile.TemporaryDirectory(prefix="edgecnn-half-") as folder:
+        if settled.fp16 and typed.strongly(target.dialect, installed(MODULES["trt"])):
+            facts["fp16"], content = typed.typed(bundle, source)
+            source, network, settled = Path(folder) / "half.onnx", "half", replace(settled, fp16=False)
+            source.write_bytes(content)
+            contents["half"] = ("half.onnx", content)
+        built = worker.build_apart(source, target, settled)
+        asked, digest = onnxfile.read(source), sha256(source)
+    contents["engine"] = ("engine", built.engine)
+    contents["build_log"] = ("log", "\n".join(built.log).encode())
+    if built.layers:
+        contents["layers"] = ("layers.json", built.layers.encode())
+    files = {role: f"model.{section.target}.{ending}" for role, (ending, _) in contents.items()}
     for role, name in files.items():
         with atomic(bundle.path / name) as temporary:
-            temporary.write_text(texts[role][1], "utf-8")
-    name = f"model.{section.target}.engine"
-    with atomic(bundle.path / name) as temporary:
-        temporary.write_bytes(built.engine)
+            temporary.write_bytes(contents[role][1])
     layers = readers.inspector(built.layers) if built.layers else readers.log(built.log)
-    seen = xray.xray(layers, lint.meant(onnxfile.read(source)))
+    seen = xray.xray(layers, lint.meant(asked), halves=xray.typed(readers.network(asked)))
     note(f"{section.target}: {seen}")
     runtime = MODULES[target.dialect]
-    facts = {
+    facts |= {
         "target": section.target,
         "sm": target.sm,
+        "network": network,
         "seconds": round(built.seconds, 2),
         "bytes": len(built.engine),
         "kernels_meant_int8": seen.meant,
         "kernels_int8": seen.int8,
         "evidence": str(seen),
         "layers": seen.table().splitlines(),
-        "engine": tie(sha256(source), runtime, built.version, target.sm, built.flags),
+        "engine": tie(digest, runtime, built.version, target.sm, built.flags),
     }
     return bundle.with_stage(
         "build",
         settings=settings(recipe),
         version=VERSION,
-        files={"engine": name, **files},
+        files=files,
         facts=facts,
         tools={runtime: built.version},
     )
@@ -92,7 +108,7 @@ def options(section: BuildSection) -> Options:
     """What the recipe says to the builder."""
     from edgecnn.build.network import Options
 
-    return Options(section.workspace_mib, section.fp16, section.version_compatible)
+    return Options(section.workspace_mib, section.precision != "int8", section.version_compatible)
 
 
 def stale(record: StageRecord) -> str:

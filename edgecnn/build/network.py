@@ -4,13 +4,14 @@ One adapter. A name that some version lacks is asked for with `hasattr` first, a
 name below against the real bindings of 8.6.1 to 11.4. What differs (TensorRT's migration guides 8.x → 10.x → 11.x):
 
                       8.2-8.6                    10                          11, RTX
-    precision         flags INT8, FP16           strongly typed, or flags    the graph alone
+    precision         flags INT8, FP16           strongly typed              the graph alone
     explicit batch    must be asked for          always                      always
     workspace         max_workspace_size, or     set_memory_pool_limit       set_memory_pool_limit
                       set_memory_pool_limit
     progress          –                          IProgressMonitor            IProgressMonitor
 
-Precision stands in the graph (Q/DQ pairs): where TensorRT can be strongly typed, it is, and nothing is chosen here.
+Precision stands in the graph (Q/DQ pairs, and FP16 as `half` writes it): where TensorRT can be strongly typed, it is,
+and nothing is chosen here. TensorRT 10 could also take flags, but 11 can't, and what a flag allows is not what is done.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Options:
     """What a build may be told, whatever the dialect."""
 
     workspace_mib: int = 256
-    fp16: bool = False  # layers that the graph leaves in float may run in FP16: TensorRT 8 and 10 only
+    fp16: bool = False  # float layers may run in FP16, where types do not say so: TensorRT 8, and calibration caches
     version_compatible: bool = False  # later versions of TensorRT load the engine too: 8.6 and later
     # input of variable shape → least, usual, greatest. A recipe's networks have fixed shapes: this is for other ONNX
     shapes: Mapping[str, tuple[Shape, Shape, Shape]] = field(default_factory=dict)
@@ -63,7 +64,7 @@ def build_plan(
     `configure(config)` does what only one dialect can. Raises BuildError with the parser's or builder's own last words.
     """
     listener = _listener(trt)
-    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") and not options.fp16
+    typed = hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
     builder = trt.Builder(listener)
     network = builder.create_network(_creation(trt, typed))
     parser = trt.OnnxParser(network, listener)
@@ -119,10 +120,10 @@ def _flags(trt: Any, network: Any, config: Any, options: Options, typed: bool) -
     """Set the builder's flags; their names. A version that lacks one that was asked for is told so."""
     names = ["STRONGLY_TYPED"] if typed else []
     if options.fp16:
-        if not hasattr(trt.BuilderFlag, "FP16"):
+        if typed or not hasattr(trt.BuilderFlag, "FP16"):
             raise BuildError(
-                f"{trt.__name__} {trt.__version__} has no FP16 flag: precision stands in the graph",
-                do="Take build.fp16 out of the recipe",
+                f"{trt.__name__} {trt.__version__} is strongly typed: no flag makes anything FP16",
+                do="Type the network: edgecnn.build.half",
             )
         config.set_flag(trt.BuilderFlag.FP16)
         names.append("FP16")

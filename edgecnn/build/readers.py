@@ -28,8 +28,8 @@ _LINE = re.compile(
     r"Outputs: \[(?P<outputs>.*)\], TacticName: (?P<tactic>.*?), StreamId:.*?Metadata: ?(?P<metadata>.*)$"
 )
 _TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")  # a variable dimension is no number
-_NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
-_PLUMBING = re.compile(r"(_Q|_DQ|\.weight|\.bias)$|quantize", re.IGNORECASE)
+NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
+_PLUMBING = re.compile(r"(_Q|_DQ|_Cast|\.weight|\.bias)$|quantize", re.IGNORECASE)
 _TYPES = (  # a word in the inspector's text → the one name that edgecnn has for the type
     (r"\bint8\b", "Int8"),
     (r"\b(fp16|half)\b", "Half"),
@@ -62,7 +62,7 @@ class Layer:
 
     @property
     def computing(self) -> tuple[str, ...]:
-        """Its ONNX nodes, without Q/DQ pairs and the constants that TensorRT 8 names among them."""
+        """Its ONNX nodes, without Q/DQ pairs, Casts, and the constants that TensorRT 8 names among them."""
         return tuple(name for name in self.nodes if not _PLUMBING.search(name))
 
 
@@ -78,16 +78,26 @@ def log(lines: Iterable[str]) -> tuple[Layer, ...]:
         found.append(
             Layer(
                 match["name"],
-                match["kind"],
+                kind_of(match["kind"], match["name"]),
                 first["inputs"],
                 first["outputs"],
                 first["constants"],
-                tuple(_NODE.findall(match["metadata"])),
+                tuple(NODE.findall(match["metadata"])),
                 sum(math.prod(int(n) for n in dims.split(",") if n.isdigit()) for dims, _ in tensors["constants"]),
-                match["tactic"].startswith(("__myl_Move", "__myl_Tran", "__myl_Cast_")),
+                moves(match["tactic"]),
             )
         )
     return tuple(found)
+
+
+def kind_of(kind: str, name: str) -> str:
+    """A layer's kind in TensorRT for RTX; of fused ones only the name tells whether a convolution is inside."""
+    return "fused correlation" if kind == "runtime_fusion" and "Corr" in name else kind
+
+
+def moves(kernel: str) -> bool:
+    """Whether a kernel of TensorRT for RTX, by its name, only moves data."""
+    return kernel.startswith(("__myl_Move", "__myl_Tran", "__myl_Cast_"))
 
 
 def inspector(text: str) -> tuple[Layer, ...]:
@@ -117,7 +127,7 @@ def _inspected(row: Mapping[str, Any]) -> Layer:
     weights = row.get("Weights")
     weights = weights if isinstance(weights, Mapping) else {}
     count = weights.get("Count")
-    nodes = _NODE.findall(str(row.get("Metadata", ""))) or re.split(r" \+ ", name)
+    nodes = NODE.findall(str(row.get("Metadata", ""))) or re.split(r" \+ ", name)
     return Layer(
         name,
         kind if any(word in kind.lower() for word in KERNELS) else inside,
@@ -145,20 +155,22 @@ def _type(text: str) -> str:
 def network(model: ModelProto) -> tuple[Layer, ...]:
     """What an ONNX network asks for: a layer a node, pairs left out; INT8 is what comes out of a pair.
 
-    An Add of which only one input is quantised has the input "Float+Int8".
+    An Add of which only one input is quantised has the input "Float+Int8". FP16 is told of kernels, by their weights.
     """
     from onnx import TensorProto
 
     pairs = {n.output[0] for n in model.graph.node if n.op_type == "DequantizeLinear"}
     asked = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
     source = {n.output[0]: n.input[0] for n in model.graph.node if n.op_type in ("DequantizeLinear", "QuantizeLinear")}
+    halves = {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
     sizes = {t.name: math.prod(t.dims) for t in model.graph.initializer if t.data_type != TensorProto.INT64}
     found = []
     for node in model.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear", "Constant"):
             continue
         kernel = node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul")
-        kinds = ["Int8" if name in pairs else "Float" for name in node.input if name not in sizes]
+        typed = "Half" if kernel and node.input[1] in halves else "Float"
+        kinds = ["Int8" if name in pairs else typed for name in node.input if name not in sizes]
         data = kinds[:1] if kernel or len(set(kinds)) == 1 else kinds
         root = node.input[1] if kernel else ""
         while root in source:
@@ -168,8 +180,8 @@ def network(model: ModelProto) -> tuple[Layer, ...]:
                 node.name or node.output[0],
                 "convolution" if node.op_type in ("Conv", "ConvTranspose") else "gemm" if kernel else node.op_type,
                 "+".join(data),
-                "Int8" if node.output[0] in asked else "Float",
-                "" if not kernel else "Int8" if node.input[1] in pairs else "Float",
+                "Int8" if node.output[0] in asked else typed,
+                "" if not kernel else "Int8" if node.input[1] in pairs else typed,
                 (node.name or node.output[0],),
                 sizes.get(root, 0),
             )

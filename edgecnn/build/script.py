@@ -2,7 +2,7 @@
 
     DIR/build.sh          checks the files, then runs trtexec, which JetPack brings; POSIX sh
     DIR/SHA256SUMS        of every file below
-    DIR/model.int8.onnx   or model.onnx and calib.cache; model.onnx alone for a GPU without INT8
+    DIR/model.int8.onnx   or model.onnx and calib.cache; model.onnx alone in FP16; model.half.onnx where types say it
 
 The flags are those of one version of TensorRT, and the script asks trtexec whether it has them before it begins. They
 were read from NVIDIA's sources and migration guides (8.x → 10.x → 11.x); no build.sh has run on a board yet. Less sure
@@ -16,46 +16,58 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from onnx import ModelProto
+
 from edgecnn import onnxfile
-from edgecnn.build import cache, lint
+from edgecnn.build import cache, lint, typed
 from edgecnn.build.lint.target import OPSET
 from edgecnn.build.network import Options
-from edgecnn.build.targets import TARGETS, Target
+from edgecnn.build.targets import TARGETS
 from edgecnn.bundle import Bundle, atomic, sha256
 from edgecnn.errors import BuildError
 from edgecnn.progress import note
 
-FLOAT, INT8, CACHE = "model.onnx", "model.int8.onnx", "calib.cache"
+FLOAT, HALF, INT8, CACHE = "model.onnx", "model.half.onnx", "model.int8.onnx", "calib.cache"
 SCRIPT, SUMS = "build.sh", "SHA256SUMS"
 
 
 def emit(
-    bundle: Bundle, name: str, options: Options, folder: Path, *, version: str = "", implicit: bool = False
+    bundle: Bundle,
+    name: str,
+    options: Options,
+    folder: Path,
+    *,
+    version: str = "",
+    int8: bool = True,
+    implicit: bool = False,
 ) -> list[Path]:
     """Write the folder for a target and a TensorRT (the newest that the target's JetPacks bring, unless given).
 
-    `implicit`: a calibration cache instead of Q/DQ pairs. A GPU without INT8 gets the network without pairs, in FP16.
-    Raises BuildError for a target that trtexec does not serve and for what its TensorRT lacks.
+    `implicit`: a calibration cache instead of Q/DQ pairs. Without `int8`, or on a GPU that has none, it is the FP32
+    network in FP16. Raises BuildError for a target that trtexec does not serve and for what its TensorRT lacks.
     """
     target = TARGETS.get(name)
     if target is None or target.dialect != "trt" or not target.software:
         boards = [key for key, other in TARGETS.items() if other.dialect == "trt"]
         raise BuildError(f"there is no trtexec for target '{name}'", wanted=f"one of {', '.join(boards)}")
     version = version or max(target.software.values(), key=_parts)
-    source = bundle.file("int8")
-    model = onnxfile.read(source)
-    files: dict[str, bytes] = {}
+    if not (int8 and target.int8):
+        int8, implicit, options = False, False, replace(options, fp16=True)
+    source = bundle.file("int8" if int8 else "fp32")
+    carried = onnxfile.read(source)
+    files = {INT8 if int8 else FLOAT: source.read_bytes()}
     precisions = ""
-    carried = model
-    if target.int8 and not implicit:
-        files[INT8] = source.read_bytes()
-    else:
-        carried = cache.strip(model)
-        files[FLOAT] = carried.SerializeToString(deterministic=True)
-    if target.int8 and implicit:
-        found = cache.calibration(model)
-        files[CACHE] = cache.write(found, version).encode()
+    if implicit:
+        found = cache.calibration(carried)
+        carried = cache.strip(carried)
         precisions = cache.write_precisions(found.floats)
+        files = {
+            FLOAT: carried.SerializeToString(deterministic=True),
+            CACHE: cache.write(found, version).encode(),
+        }
+    elif options.fp16 and _parts(version) >= (10,):
+        _, content = typed.typed(bundle, source)
+        files, carried = {HALF: content}, ModelProto.FromString(content)
     release = ".".join(map(str, _parts(version)))
     profile = replace(lint.find(name), releases=(release,)) if release in OPSET else lint.ANY
     findings = lint.check_model(carried, profile)
@@ -64,14 +76,16 @@ def emit(
             note(str(finding))
     if refused := lint.errors(findings):
         raise BuildError(f"for TensorRT {version}, {refused[0]}", do="Mend it with `edgecnn lint --fix`")
-    flags = trtexec(_parts(version), options, int8=target.int8, implicit=implicit, precisions=precisions)
+    flags = trtexec(_parts(version), options, int8=int8, implicit=implicit, precisions=precisions)
     for file, content in files.items():
         with atomic(folder / file) as temporary:
             temporary.write_bytes(content)
     with atomic(folder / SUMS) as temporary:
         temporary.write_text("".join(f"{sha256(folder / file)}  {file}\n" for file in files), "utf-8")
     with atomic(folder / SCRIPT) as temporary:
-        temporary.write_text(_script(bundle.name, name, target, version, options.workspace_mib, flags), "utf-8")
+        temporary.write_text(
+            _script(bundle.name, name, version, options.workspace_mib, next(iter(files)), flags), "utf-8"
+        )
     (folder / SCRIPT).chmod(0o755)
     return [folder / file for file in (SCRIPT, SUMS, *files)]
 
@@ -85,21 +99,15 @@ def trtexec(
     """
     if version < (8, 2):
         raise BuildError(f"TensorRT {_dotted(version)}", wanted="TensorRT 8.2 or later")
-    flags = []
-    if not int8 or options.fp16:
-        if version >= (11,):
-            raise BuildError(
-                f"TensorRT {_dotted(version)} has no FP16 flag: precision stands in the graph",
-                do="Take build.fp16 out of the recipe",
-            )
-        flags.append("--fp16")
-    if int8 and implicit:
+    types = version >= (10,) and not implicit
+    flags = ["--fp16"] if options.fp16 and not types else []
+    if implicit:
         flags += ["--int8", f"--calib={CACHE}"]
         if precisions:
             flags += ["--precisionConstraints=obey", f"--layerPrecisions={precisions}"]
-    elif int8 and (version < (10,) or options.fp16):
+    elif int8 and not types:
         flags.append("--int8")
-    elif int8 and version < (11,):
+    elif types and version < (11,):
         flags.append("--stronglyTyped")  # always on from 11
     if options.version_compatible:
         if version < (8, 6):
@@ -114,15 +122,14 @@ def trtexec(
     return flags
 
 
-def _script(bundle: str, name: str, target: Target, version: str, workspace_mib: int, flags: Sequence[str]) -> str:
-    network = INT8 if target.int8 and not any(flag.startswith("--calib") for flag in flags) else FLOAT
+def _script(bundle: str, name: str, version: str, workspace_mib: int, network: str, flags: Sequence[str]) -> str:
     pool = "--workspace=" if _parts(version) < (8, 4) else "--memPoolSize=workspace:"
     engine = f"model.{name}.engine"
     fixed = [f"--onnx={network}", f"--saveEngine={engine}.part", *flags]
     names = [flag.split("=")[0] for flag in (*fixed, pool)]
     lines = "".join(f"  {shlex.quote(flag)} \\\n" for flag in fixed)
     return f"""#!/bin/sh
-# {_comment(bundle)} for {target.title}, by trtexec of TensorRT {_comment(version)}. Written by edgecnn.
+# {_comment(bundle)} for {TARGETS[name].title}, by trtexec of TensorRT {_comment(version)}. Written by edgecnn.
 # Another trtexec: TRTEXEC=/path/to/trtexec ./build.sh
 set -eu
 cd "$(dirname "$0")"

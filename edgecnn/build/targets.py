@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from edgecnn.build.boards import TARGETS, Dialect, Gpu, Target
 from edgecnn.errors import BuildError
@@ -28,27 +28,21 @@ def lookup(name: str) -> Target:
     return target
 
 
-def find(name: str, precision: Literal["int8", "fp16"] = "int8") -> Target:
-    """A target for which an engine of this precision can be built.
+def find(name: str, *, int8: bool = True) -> Target:
+    """A target for which an engine can be built here or there, with INT8 in it or without.
 
-    Raises BuildError for an unknown name, for a board on which an INT8 network cannot become an INT8 engine, for FP16
-    where INT8 can be had, and for a board on which edgecnn itself does not run.
+    Raises BuildError for an unknown name, for a board on which an INT8 network cannot become an INT8 engine, and for a
+    board on which edgecnn itself does not run (without INT8, `by_hand` tells what to do there).
     """
     target = lookup(name)
-    who = f"{target.title} ({name}, SM {target.sm})"
-    if precision == "fp16":
-        if target.int8 or target.dialect == "rtx":
-            raise BuildError(f"`precision: fp16` is for boards without INT8, {who} is none", do="Leave precision out")
-        return target
-    if not target.int8 and target.dialect == "rtx":
-        why = "TensorRT for RTX turns INT8 convolutions into float there without a word"
-        raise BuildError(f"{who} cannot run INT8: {why}", wanted="a target with INT8")
-    if not target.int8:
+    if int8 and not target.int8:
+        rtx = "TensorRT for RTX turns INT8 convolutions into float there without a word"
+        board = "its GPU has no INT8, and TensorRT refuses a Q/DQ network there"
         raise BuildError(
-            f"{who} cannot run INT8: its GPU has no INT8, and TensorRT refuses a Q/DQ network there",
+            f"{target.title} ({name}, SM {target.sm}) cannot run INT8: {rtx if target.dialect == 'rtx' else board}",
             do=f"Build FP16 for it instead: `build: {{target: {name}, precision: fp16}}` in the recipe",
         )
-    if not target.supported:
+    if target.int8 and not target.supported:
         newest = ", ".join(f"JetPack {k}: TensorRT {v}" for k, v in (target.software or {}).items())
         raise BuildError(
             f"{target.title} ends at {newest}, whose Python is older than the 3.10 that edgecnn needs",

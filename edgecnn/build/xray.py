@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.build import readers
+from edgecnn.build.plan import plan
 from edgecnn.build.readers import Layer
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
+from edgecnn.progress import columns
 
 GRAPH_EVIDENCE = "graph evidence from TensorRT for RTX, not Jetson speed"
 HEAD = ("layer", "kind", "in", "out", "weights", "numbers", "ONNX nodes")
@@ -31,6 +33,8 @@ class XRay:
     layers: tuple[Layer, ...]
     source: str = ""  # where the layers come from, with what they are evidence of
     built: bool = True  # False: a network, which only asks
+    meant_half: int = 0  # kernels that the file types in FP16
+    half: int = 0  # those of them that are seen in FP16
 
     @property
     def reformats(self) -> int:
@@ -38,12 +42,17 @@ class XRay:
 
     def __str__(self) -> str:
         if not self.built:
-            return f"INT8 is asked for in {self.meant} kernels"
+            return f"INT8 is asked for in {self.meant} kernels" + (
+                f", FP16 in {self.meant_half}" if self.meant_half else ""
+            )
         if self.int8 is None:
             return f"no evidence: the build log names none of the {self.meant} kernels meant for INT8"
+        half = f"{self.half} of {self.meant_half} kernels are FP16" if self.meant_half else ""
+        if half and not self.meant:
+            return half
         missing = f", in float: {', '.join(self.floats[:3])}" if self.floats else ""
         missing += f", not named in the log: {', '.join(self.unseen[:3])}" if self.unseen else ""
-        return f"{self.int8} of {self.meant} kernels are INT8{missing}"
+        return f"{self.int8} of {self.meant} kernels are INT8{missing}" + (half and f"; {half}")
 
     def summary(self) -> str:
         """One line about all layers."""
@@ -64,10 +73,8 @@ class XRay:
 
     def table(self) -> str:
         """Kernels only, and their types."""
-        rows = [("layer", "kind", "in", "out", "const")]
-        rows += [(x.name, x.kind, x.input, x.output, x.weight) for x in self.layers if x.kernel]
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        rows = [(x.name, x.kind, x.input, x.output, x.weight) for x in self.layers if x.kernel]
+        return columns([("layer", "kind", "in", "out", "const"), *rows])
 
     def json(self) -> dict[str, Any]:
         rows = [{**asdict(layer), "kernel": layer.kernel} for layer in self.layers]
@@ -77,6 +84,8 @@ class XRay:
             "summary": self.summary(),
             "int8": self.int8,
             "meant": self.meant,
+            "half": self.half,
+            "meant_half": self.meant_half,
             "floats": self.floats,
             "unseen": self.unseen,
             "reformats": self.reformats,
@@ -84,13 +93,13 @@ class XRay:
         }
 
 
-def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "") -> XRay:
-    """Hold the layers of an engine against the kernels that should be INT8."""
-    state: dict[str, bool] = {}
-    for layer in layers:
-        if layer.kernel:
-            for node in set(layer.nodes).intersection(meant):
-                state[node] = state.get(node, False) or layer.input == "Int8"
+def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "", halves: Sequence[str] = ()) -> XRay:
+    """Hold the layers of an engine against the kernels that should be INT8, and those that should be FP16.
+
+    A layer that is no convolution or matrix product may only feed an INT8 kernel, so it proves nothing about that; but
+    one of FP16 input and constants does: TensorRT for RTX multiplies a matrix by one vector in such a layer.
+    """
+    state = _seen([x for x in layers if x.kernel], meant, "Int8")
     if not state and meant:
         return XRay(len(meant), None, (), tuple(meant), tuple(layers), source)
     return XRay(
@@ -100,27 +109,35 @@ def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "") -> XRa
         unseen=tuple(name for name in meant if name not in state),
         layers=tuple(layers),
         source=source,
+        meant_half=len(halves),
+        half=sum(_seen([x for x in layers if x.kernel or x.weight == "Half"], halves, "Half").values()),
     )
+
+
+def _seen(layers: Sequence[Layer], meant: Sequence[str], kind: str) -> dict[str, bool]:
+    """Kernels that a layer names → whether one of these layers reads this type."""
+    state: dict[str, bool] = {}
+    for layer in layers:
+        for node in set(layer.nodes).intersection(meant):
+            state[node] = state.get(node, False) or layer.input == kind
+    return state
 
 
 def look(path: Path) -> XRay:
     """X-ray a bundle (the engine's evidence, or its INT8 network where no engine was built), an ONNX file, a build log
-    of TensorRT for RTX, or the engine inspector's JSON.
+    or an engine of TensorRT for RTX, or the engine inspector's JSON.
 
-    A log or a JSON alone does not say what was meant: the kernels are then those with INT8 weights.
+    A log, an engine or a JSON alone does not say what was meant: the kernels are then those with INT8 weights.
     Raises InputError where nothing can be read, BundleError for a changed bundle.
     """
     if path.is_dir():
         return _bundle(Bundle.read(path))
     if not path.is_file():
-        raise InputError(f"there is nothing at {path}", wanted="a bundle, .onnx, build log or inspector .json")
+        raise InputError(f"there is nothing at {path}", wanted="a bundle, .onnx, .engine, build log or inspector .json")
     if path.suffix == ".onnx":
         return _network(path, "what the network asks for; nothing was built")
     if path.suffix == ".engine":
-        raise InputError(
-            f"{path} is an engine, which only its own GPU can read",
-            wanted="the bundle, the build log or the inspector's JSON that lie beside it",
-        )
+        return _alone(plan(path.read_bytes(), str(path)), f"{path.name}: {GRAPH_EVIDENCE}")
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -137,8 +154,11 @@ def look(path: Path) -> XRay:
 
 
 def _alone(layers: tuple[Layer, ...], source: str) -> XRay:
-    meant = dict.fromkeys(n for x in layers if x.kernel and x.weight == "Int8" for n in x.nodes if n == _own(x))
-    return xray(layers, tuple(meant), source)
+    found = {
+        kind: tuple(dict.fromkeys(n for x in layers if x.kernel and x.weight == kind for n in x.nodes if n == _own(x)))
+        for kind in ("Int8", "Half")
+    }
+    return xray(layers, found["Int8"], source, found["Half"])
 
 
 def _own(layer: Layer) -> str:
@@ -153,21 +173,29 @@ def _network(path: Path, source: str) -> XRay:
 
     model = onnxfile.read(path)
     layers = readers.network(model)
-    return replace(xray(layers, lint.meant(model), f"{path.name}: {source}"), built=False)
+    seen = xray(layers, lint.meant(model), f"{path.name}: {source}", typed(layers))
+    return replace(seen, built=False)
+
+
+def typed(layers: Iterable[Layer]) -> tuple[str, ...]:
+    """The kernels that a network types in FP16."""
+    return tuple(x.name for x in layers if x.kernel and x.weight == "Half")
 
 
 def _bundle(bundle: Bundle) -> XRay:
     if not bundle.has("engine"):
         return _network(bundle.file("int8"), "what the network asks for; no engine was built")
-    asked = _network(bundle.file("int8"), "")
-    meant = tuple(x.name for x in asked.layers if x.kernel and x.input == x.weight == "Int8")
     facts = bundle.stages["build"].facts
+    asked = _network(bundle.file(facts.get("network", "int8")), "")
+    meant = tuple(x.name for x in asked.layers if x.kernel and x.input == x.weight == "Int8")
     tools = " ".join(f"{name} {version}" for name, version in bundle.stages["build"].made_on.items())
     if bundle.has("layers"):
         layers = readers.inspector(bundle.file("layers").read_text("utf-8"))
-        return xray(layers, meant, f"engine for {facts['target']} by {tools}: TensorRT's engine inspector")
-    layers = readers.log(bundle.file("build_log").read_text("utf-8").splitlines())
-    return xray(layers, meant, f"engine for {facts['target']} by {tools}: {GRAPH_EVIDENCE}")
+        source = f"engine for {facts['target']} by {tools}: TensorRT's engine inspector"
+    else:
+        layers = readers.log(bundle.file("build_log").read_text("utf-8").splitlines())
+        source = f"engine for {facts['target']} by {tools}: {GRAPH_EVIDENCE}"
+    return xray(layers, meant, source, typed(asked.layers))
 
 
 def difference(a: XRay, b: XRay) -> list[tuple[str, str, str]]:

@@ -120,7 +120,15 @@ def build(
 
     section = section_of(load(recipe))
     bundle = compile_recipe(recipe, out, until="quantize").bundle
-    files = emit(bundle, section.target, options(section), emit_script, version=trt, implicit=implicit)
+    files = emit(
+        bundle,
+        section.target,
+        options(section),
+        emit_script,
+        version=trt,
+        int8=section.precision != "fp16",
+        implicit=implicit,
+    )
     show(as_json, ({"files": files}, "\n".join(map(str, files))))
 
 

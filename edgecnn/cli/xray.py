@@ -12,7 +12,7 @@ from edgecnn.cli.common import Json, app, columns, show
 
 @app.command()
 def xray(
-    what: Annotated[Path, typer.Argument(help="A bundle, .onnx, build log, or engine inspector's .json.")],
+    what: Annotated[Path, typer.Argument(help="A bundle, .onnx, .engine of RTX, build log, or inspector's .json.")],
     other: Annotated[Path | None, typer.Argument(help="A second one: what differs between the two.")] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page.")] = None,
     as_json: Json = False,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
@@ -27,7 +27,7 @@ class View:
                     self.readers[name].append((node, index))
         self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in self.graph.initializer}
 
-    def constant(self, name: str) -> NDArray[np.float32] | None:
+    def constant(self, name: str) -> NDArray[Any] | None:
         """The value of an initialiser, None for any other tensor."""
         tensor = self.constants.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)

@@ -72,13 +72,16 @@ class Prediction:
 
 
 def open_network(path: Path, precision: Precision | None = None) -> Path:
-    """The ONNX file to predict on: of a bundle the INT8 one, or the FP32 one where that is asked for or all there is.
+    """The ONNX file to predict on: of a bundle the one typed in FP16 where one was built and no precision is asked for,
+    else the INT8 one, or the FP32 one where that is asked for or all there is.
 
     Raises BundleError.
     """
     if not path.is_dir():
         return path
     bundle = Bundle.read(path)
+    if precision is None and bundle.has("half"):
+        return bundle.file("half")
     return bundle.file("int8" if precision in (None, "int8") and bundle.has("int8") else "fp32")
 
 

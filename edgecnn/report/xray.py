@@ -33,6 +33,8 @@ def _ray(ray: Json) -> str:
     if ray["built"]:
         got = "no evidence" if ray["int8"] is None else f"{ray['int8']} of {ray['meant']}"
         cards = [(got, "kernels are INT8 where asked for"), (ray["reformats"], "layers that only reformat")]
+        if ray["meant_half"]:
+            cards.insert(1, (f"{ray['half']} of {ray['meant_half']}", "kernels are FP16 where typed so"))
     shown = "".join(f"<div><b>{escape(str(value))}</b><span>{words}</span></div>" for value, words in cards)
     table = _table(HEAD, [_row(layer, ray) for layer in ray["layers"]])
     return _section(ray["source"], f'<div class="cards">{shown}</div><p>{escape(ray["summary"])}</p>{table}')

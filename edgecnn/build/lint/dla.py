@@ -225,7 +225,7 @@ def _slice(net: Net, node: NodeProto, dims: list[int]) -> str:
 
 
 def _clip(net: Net, node: NodeProto, dims: list[int]) -> str:
-    bounds = [net.value(name) for name in node.input[1:] if name]
+    bounds = [net.constant(name) for name in node.input[1:] if name]
     if len(node.input) < 3 or any(b is None for b in bounds):
         return f"no constant bounds, 0 and 1 to 127{UNSURE}"
     low, high = (float(b.ravel()[0]) for b in bounds if b is not None)

@@ -31,16 +31,12 @@ class Net(View):
         self.order = {name: i for i, node in enumerate(self.graph.node) for name in node.output}
         self._shapes: Shapes | None = None
 
-    def value(self, name: str) -> NDArray[Any] | None:
-        tensor = self.constants.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
-
     def scale(self, node: NodeProto) -> NDArray[Any] | None:
         """Of a Q or DQ node."""
-        return self.value(node.input[1])
+        return self.constant(node.input[1])
 
     def zero(self, node: NodeProto) -> NDArray[Any] | None:
-        return self.value(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        return self.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
 
     def pair(self, tensor: str) -> tuple[NodeProto, NodeProto] | None:
         """(Q, DQ) whose DQ makes the tensor."""
@@ -121,7 +117,7 @@ def along(vector: NDArray[Any], axis: int, rank: int) -> NDArray[Any]:
 
 def dequantised(net: Net, node: NodeProto) -> NDArray[np.float32] | None:
     """The value of a DequantizeLinear on a constant, or on a constant's Q."""
-    levels, scale, zero = net.value(node.input[0]), net.scale(node), net.zero(node)
+    levels, scale, zero = net.constant(node.input[0]), net.scale(node), net.zero(node)
     maker = net.producer.get(node.input[0])
     if levels is None and maker is not None and maker.op_type == Q:
         levels = _levels(net, maker)
@@ -135,7 +131,7 @@ def dequantised(net: Net, node: NodeProto) -> NDArray[np.float32] | None:
 
 def _levels(net: Net, q: NodeProto) -> NDArray[Any] | None:
     """What a QuantizeLinear makes of a constant."""
-    value, scale, zero = net.value(q.input[0]), net.scale(q), net.zero(q)
+    value, scale, zero = net.constant(q.input[0]), net.scale(q), net.zero(q)
     if value is None or scale is None:
         return None
     axis = axis_of(q, value.ndim)

@@ -73,7 +73,7 @@ def symmetric(model: ModelProto) -> list[Repair]:
     for group in groups(net):
         first = group[0]
         scale, zero = net.scale(first), net.zero(first)
-        stored = net.value(first.input[0]) if first.op_type == DQ else None
+        stored = net.constant(first.input[0]) if first.op_type == DQ else None
         kind = zero.dtype if zero is not None else stored.dtype if stored is not None else np.dtype(np.uint8)
         if scale is None or kind not in (np.uint8, np.int8) or (kind == np.int8 and (zero is None or not zero.any())):
             continue
