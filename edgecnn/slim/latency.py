@@ -26,6 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgecnn.bundle import atomic
+from edgecnn.cpu import cpu
 from edgecnn.slim.channels import LayerShape, Layout
 
 OPSET = 17
@@ -42,7 +43,7 @@ class LatencyTable:
     def __init__(self, path: Path | None = None) -> None:
         """`path`: the file that remembers; the user's cache folder unless given. A damaged file is begun anew."""
         self.path = path or cache_folder() / "latency.json"
-        self.machine = f"{cpu_name()}, onnxruntime {ort.__version__}, 1 thread"
+        self.machine = f"{cpu()[0] or platform.machine()}, onnxruntime {ort.__version__}, 1 thread"
         self._all: dict[str, dict[str, float]] = {}
         if self.path.is_file():
             try:
@@ -129,13 +130,3 @@ def _one_layer(layer: LayerShape) -> bytes:
 def cache_folder() -> Path:
     """Where a user's programs keep what they can make again (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecnn"
-
-
-def cpu_name() -> str:
-    """The processor's own name, as the kernel tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
