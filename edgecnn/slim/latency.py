@@ -14,20 +14,19 @@ import os
 import platform
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgecnn.bundle import atomic
 from edgecnn.cpu import cpu
 from edgecnn.slim.channels import LayerShape, Layout
+from edgecnn.zoo.trace import trace
 
 OPSET = 17
 WARM, OF_A_LAYER, OF_A_NETWORK = 2, 10, 30  # runs: before the count, and counted
@@ -76,10 +75,9 @@ class LatencyTable:
 
 def whole(net: nn.Module, shape: tuple[int, ...]) -> float:
     """Milliseconds of a whole network for one input of `shape`."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracing exporter, as in the export stage
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
-        torch.onnx.export(net.eval(), (torch.zeros(shape),), str(path), opset_version=OPSET, dynamo=False)
+        trace(net, shape, path, OPSET)
         return milliseconds(path.read_bytes(), OF_A_NETWORK)
 
 
