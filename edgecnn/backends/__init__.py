@@ -71,7 +71,8 @@ def choose(bundle: Bundle, precision: Precision) -> str:
 
     fp32 and int8 run on the CPU: for int8 that is the file with unsigned activations, 2-4 times faster there than
     TensorRT's signed form. `auto` is the engine where this machine can load one, then int8, then fp32; but fp32 on an
-    x86 without VNNI, where exact INT8 is the slower of the two. OpenVINO has to be asked for: see docs/cpu.md.
+    x86 without VNNI, where exact INT8 is the slower of the two on depthwise layers. OpenVINO has to be asked for: which
+    of them is the fastest depends on the network (docs/cpu.md).
     """
     match precision:
         case "fp32":
