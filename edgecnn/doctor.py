@@ -132,7 +132,7 @@ def int8_gain(flags: frozenset[str]) -> tuple[str, str]:
     if "avx2" in flags:
         width = "avx512f" if "avx512f" in flags else "avx2"
         gain = f"{width} without VNNI, 0.8 (depthwise layers) to 2.6 (dense ones) times FP32's speed measured"
-        return gain, "pip install 'edgecnn[openvino]' (1.3 to 3.2 times measured), then see with: edgecnn bench"
+        return gain, "pip install 'edgecnn[openvino]' (0.7 to 3.2 times measured), then see with: edgecnn bench"
     if flags & {"asimddp", "i8mm"}:
         return f"{'i8mm' if 'i8mm' in flags else 'asimddp'}, a gain (not measured)", "see with: edgecnn bench"
     return "no instructions for it known here", "see with: edgecnn bench"
