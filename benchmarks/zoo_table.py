@@ -21,7 +21,7 @@ import numpy as np
 from edgecnn.backends import Backend, open_backend
 from edgecnn.bundle import Bundle, ModelSpec, atomic
 from edgecnn.compile import compile_recipe
-from edgecnn.doctor import cpu
+from edgecnn.cpu import cpu
 from edgecnn.errors import EdgecnnError
 from edgecnn.zoo.models import MODELS
 

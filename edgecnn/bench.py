@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import numpy as np
 
 from edgecnn.backends import FRAME, Backend, Precision, choose, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
-from edgecnn.doctor import cpu
+from edgecnn.cpu import cpu
 from edgecnn.errors import InputError
 from edgecnn.progress import note, tracked
 from edgecnn.run import Pipeline, RunSettings, open_source
@@ -82,8 +83,11 @@ def bench(
 
 
 def _precisions(bundle: Bundle) -> list[Precision]:
-    """What can run here. An engine counts only where `auto` would take it: there has to be a GPU for it."""
+    """What can run here, the last also in every k-th frame. An engine counts only where `auto` would take it: there has
+    to be a GPU for it."""
     known: list[Precision] = ["fp32"]
+    if bundle.has("int8_cpu") and find_spec("openvino"):
+        known.append("openvino")
     if bundle.has("int8") or bundle.has("int8_cpu"):
         known.append("int8")
     if choose(bundle, "auto") == "engine":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,22 +68,10 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
 
 
 def write(net: nn.Module, spec: ModelSpec, path: Path, opset: int) -> None:
-    """Trace the network on one input; batch normalisation is folded into the convolutions."""
-    import torch
+    """The network as ONNX, its tensors named as in `spec`."""
+    from edgecnn.zoo.trace import trace
 
-    with warnings.catch_warnings():
-        # the tracing exporter is on its way out, but needs no further package and keeps the graph plain
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net.eval(),
-            (torch.zeros(spec.input.shape),),
-            str(path),
-            input_names=[spec.input.name],
-            output_names=[t.name for t in spec.outputs],
-            opset_version=opset,
-            do_constant_folding=True,
-            dynamo=False,
-        )
+    trace(net, spec.input.shape, path, opset, [spec.input.name], [t.name for t in spec.outputs])
 
 
 def compare(net: nn.Module, spec: ModelSpec, path: Path, section: ExportSection) -> dict[str, float]:

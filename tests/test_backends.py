@@ -9,8 +9,9 @@ import pytest
 from onnx import helper, numpy_helper
 from tiny_detector import MODEL, make_bundle, write_network
 
+from edgecnn import backends, cpu
 from edgecnn.backends import FRAME, choose, open_backend
-from edgecnn.backends import ort as ort_backend
+from edgecnn.backends.ort import OnnxRuntime
 from edgecnn.backends.replay import Recorder, Replay
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.errors import BundleError, InputError, ModelError
@@ -61,7 +62,7 @@ def test_answers_stay_the_callers_own(bundle: Bundle) -> None:
 def test_precision_names_one_file(
     tmp_path: Path, int8: bool, precision: str, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ort_backend, "saturates", lambda: False)  # a CPU with VNNI
+    monkeypatch.setattr(backends, "saturates", lambda: False)  # a CPU with VNNI
     assert choose(make_bundle(tmp_path, int8=int8), precision) == role  # type: ignore[arg-type]
 
 
@@ -71,7 +72,7 @@ def test_a_missing_precision_names_the_command(tmp_path: Path) -> None:
 
 
 def test_an_unknown_precision_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(ModelError, match=r"'fp8'.*fp32, int8, engine, auto"):
+    with pytest.raises(ModelError, match=r"'fp8'.*fp32, int8, openvino, engine, auto"):
         choose(bundle, "fp8")  # type: ignore[arg-type]
 
 
@@ -132,9 +133,9 @@ def test_x86_without_vnni_asks_for_exact_sums(
 ) -> None:
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    monkeypatch.setattr(ort_backend, "CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(ort_backend.platform, "machine", lambda: machine)
-    assert ort_backend.saturates() is wanted
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu.platform, "machine", lambda: machine)
+    assert cpu.saturates() is wanted
 
 
 def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "sums.onnx"
     )
     model = ModelSpec("onnx", "classify", ("a", "b"), TensorSpec("x", (1, 3, 8, 8)))
-    backend = ort_backend.OnnxRuntime(tmp_path / "sums.onnx", model, threads=1)
+    backend = OnnxRuntime(tmp_path / "sums.onnx", model, threads=1)
     came = backend({"x": np.full((1, 3, 8, 8), 255, np.float32)})["logits"]
     np.testing.assert_allclose(came, channels * value, rtol=1e-3)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,12 @@ from edgecnn.errors import InputError
 from edgecnn.run import RunSettings
 
 STAGES = {"preprocess", "infer", "postprocess", "track", "scene", "frame"}
+
+
+@pytest.fixture(autouse=True)
+def no_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it is installed or not."""
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -50,6 +57,14 @@ def test_lanes_stages_and_counts(both: Bundle, pictures: str) -> None:
     assert sparse["detector_frames"] == 0.2
     assert result["decode"]["n"] == 15
     assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_openvino_is_timed_where_it_is_installed(both: Bundle, pictures: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    monkeypatch.setattr(module, "find_spec", find_spec)
+    result = bench(both, pictures, frames=10, settings=RunSettings(detect_every=5))
+    assert list(result["lanes"]) == ["fp32", "openvino", "int8", "int8/5"]
+    assert result["lanes"]["openvino"]["role"] == "openvino"
 
 
 def test_figures_agree_with_one_another(both: Bundle, pictures: str) -> None:

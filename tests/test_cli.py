@@ -214,6 +214,7 @@ def test_run_then_bench_then_report(
     lines = [json.loads(line) for line in (out / "events.jsonl").read_text("utf-8").splitlines()]
     assert sum(line["type"] == "frame" for line in lines) == 20
 
+    monkeypatch.setattr("edgecnn.bench.find_spec", lambda name: None)  # of openvino
     assert called(monkeypatch, "bench", bundle, "--source", pictures, "--frames", 12, "--json") == 0
     (tmp_path / "bench.json").write_text(capsys.readouterr().out, "utf-8")
     assert set(json.loads((tmp_path / "bench.json").read_text("utf-8"))["lanes"]) == {"fp32", "int8", "int8/3"}

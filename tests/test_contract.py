@@ -21,7 +21,7 @@ PACKAGE = ROOT / "edgecnn"
 
 BASE = {"errors", "scene", "bundle", "recipe", "progress"}
 HEAVY = {
-    *("torch", "torch_pruning", "torchvision", "onnx", "onnxruntime", "safetensors", "pycocotools"),
+    *("torch", "torch_pruning", "torchvision", "onnx", "onnxruntime", "openvino", "safetensors", "pycocotools"),
     *("tensorrt", "tensorrt_rtx", "cuda", "pycuda", "numpy", "cv2", "scipy", "av", "pydantic", "yaml", "rich", "typer"),
 }
 
@@ -31,6 +31,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "progress": (set(), {"rich"}),
     "scene": (set(), {"numpy"}),
     "bundle": ({"errors"}, set()),
+    "cpu": (set(), set()),
     "engine": ({"errors"}, set()),
     "recipe": ({"errors", "bundle"}, {"pydantic", "yaml"}),
     "memo": ({"bundle"}, set()),
@@ -38,21 +39,21 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "vision": (BASE, {"numpy", "cv2"}),
     "data": (BASE | {"vision"}, {"numpy", "cv2"}),
     "zoo": (BASE | {"vision", "data", "metrics"}, {"numpy", "torch", "safetensors", "cv2"}),
-    "slim": (BASE | {"memo", "zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
+    "slim": (BASE | {"cpu", "memo", "zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
     "classify": (BASE | {"zoo", "data"}, set()),
     "export": (BASE | {"onnxfile", "zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
     "quantize": (BASE | {"onnxfile", "data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
     "build": (BASE | {"engine", "onnxfile"}, {"numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"}),
     "predict": (BASE | {"build", "quantize"}, {"numpy", "onnx"}),
     "backends": (
-        {"errors", "bundle", "engine", "progress"},
-        {"numpy", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
+        {"errors", "bundle", "cpu", "engine", "progress"},
+        {"numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
     ),
     "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),
     "adas": ({"errors", "scene", "track"}, {"numpy"}),
     "run": (BASE | {"vision", "backends", "track", "adas", "data"}, {"numpy", "cv2", "av"}),
-    "doctor": ({"build"}, {"av"}),
-    "bench": (BASE | {"vision", "backends", "run", "doctor"}, {"numpy", "rich"}),
+    "doctor": ({"build", "cpu"}, {"av"}),
+    "bench": (BASE | {"cpu", "vision", "backends", "run"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
     "check": (BASE | {"vision", "data", "backends", "run", "metrics"}, {"numpy"}),
     "report": (BASE, set()),
@@ -173,3 +174,17 @@ def test_a_whole_run_on_a_board_loads_neither_torch_nor_onnx(tmp_path: Path) -> 
     assert (out / "annotated.mp4").is_file() and (out / "events.jsonl").is_file()
     assert {"onnxruntime", "cv2", "av"} <= modules
     assert not modules & {"torch", "onnx", "pycocotools", "torch_pruning", "tensorrt_rtx"}
+
+
+def test_openvino_runs_without_onnx_and_onnxruntime(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    bundle = make_bundle(tmp_path / "lamps.bundle", int8=True).path
+    code = """
+import sys
+from edgecnn.backends import open_backend
+from edgecnn.bundle import Bundle
+open_backend(Bundle.read(sys.argv[1]), "openvino")
+"""
+    modules = loaded(code, str(bundle))
+    assert "openvino" in modules
+    assert not modules & {"torch", "onnx", "onnxruntime", "tensorrt_rtx"}

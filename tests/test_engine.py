@@ -21,7 +21,6 @@ from tiny_detector import MODEL, make_bundle
 
 from edgecnn import backends
 from edgecnn.backends import choose, cuda, open_backend
-from edgecnn.backends import ort as ort_backend
 from edgecnn.backends import trt as trt_backend
 from edgecnn.bundle import Bundle
 from edgecnn.engine import misfit, sms, tie
@@ -545,9 +544,9 @@ def test_without_a_gpu_the_engine_is_a_missing_dependency(tmp_path: Path, monkey
         )
 
     ready = built({"engine": tie("0" * 64, "tensorrt_rtx", "1.7.1.116", 86, [])})
-    monkeypatch.setattr(ort_backend, "saturates", lambda: False)
+    monkeypatch.setattr(backends, "saturates", lambda: False)
     assert choose(ready, "auto") == "int8_cpu"
-    monkeypatch.setattr(ort_backend, "saturates", lambda: True)
+    monkeypatch.setattr(backends, "saturates", lambda: True)
     assert choose(ready, "auto") == "fp32"  # without VNNI, exact INT8 is the slower of the two
     with pytest.raises(MissingDependency, match=r"no CUDA device.*--precision int8"):
         open_backend(ready, "engine")

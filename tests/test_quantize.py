@@ -330,6 +330,36 @@ def test_onnxruntime_runs_the_cpu_form_in_integers(form: Form, tmp_path: Path) -
     assert nodes.count("QLinearConv") == 5 and "Conv" not in nodes and "QLinearAdd" in nodes
 
 
+def test_a_convolution_with_no_pair_behind_it_has_float_weights(tmp_path: Path) -> None:
+    """A head's last convolution runs in float: its weights are rounded as in TensorRT's form, and not scaled back for
+    every picture. Only activations are dequantised in what onnxruntime makes of the file."""
+    import onnxruntime as ort
+
+    s = Sketch()
+    s.conv(s.relu(s.conv("x", "body", 16, 3)), "head", 8, 16, kernel=1)
+    model = prepare(s.model({"head": [1, 8, 32, 48]}))
+    chosen = plan(model)
+    scale = scales(chosen, calibrated(model, chosen, feeds(4)))
+    trt, cpu = insert(model, chosen.points, scale, chosen.kernels), cpu_form(model, chosen, scale)
+    view = View(cpu)
+    weight, whole = view.constant("head.weight"), view.constant("body.weight")
+    assert weight is not None and weight.dtype == np.float32 and whole is not None and whole.dtype == np.int8
+    steps = View(trt).constant("head.weight_scale")
+    assert steps is not None
+    levels = weight / steps.reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+    assert np.abs(levels).max() == pytest.approx(127)
+    for x in feeds(3):
+        np.testing.assert_allclose(answers(cpu, x)[0], answers(to_unsigned(trt), x)[0], atol=0.05)
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED  # before layouts of this CPU
+    ort.InferenceSession(cpu.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    nodes = [n.op_type for n in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert sorted(nodes) == ["Conv", "DequantizeLinear", "QLinearConv", "QuantizeLinear"]
+
+
 # ---- rounding and its correction
 
 

@@ -12,11 +12,12 @@ from typing import Any, Literal, Protocol, get_args
 from numpy.typing import NDArray
 
 from edgecnn.bundle import Bundle, ModelSpec
+from edgecnn.cpu import saturates
 from edgecnn.engine import sms
 from edgecnn.errors import BundleError, MissingDependency, ModelError
 
 Array = NDArray[Any]
-Precision = Literal["fp32", "int8", "engine", "auto"]
+Precision = Literal["fp32", "int8", "openvino", "engine", "auto"]
 FRAME = "frame"  # feed with the frame's index, () int64; a network does not ask for it, `replay` does
 
 
@@ -47,6 +48,14 @@ def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int 
                     do="Build it again: edgecnn build RECIPE",
                 )
             return TensorRT(path, model, tied)
+        case "openvino":
+            try:
+                from edgecnn.backends.openvino import OpenVINO
+            except ImportError as error:
+                raise MissingDependency(
+                    f"openvino does not load ({error})", do="Run: pip install 'edgecnn[openvino]'"
+                ) from error
+            return OpenVINO(bundle.file("int8_cpu"), model, threads=threads)
         case role:
             try:
                 from edgecnn.backends.ort import OnnxRuntime
@@ -58,24 +67,23 @@ def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int 
 
 
 def choose(bundle: Bundle, precision: Precision) -> str:
-    """The role of the file that a precision means here. Raises BundleError where the bundle has none.
+    """The role of the file that a precision means here, or `openvino`, which runs int8_cpu. Raises ModelError.
 
     fp32 and int8 run on the CPU: for int8 that is the file with unsigned activations, 2-4 times faster there than
     TensorRT's signed form. `auto` is the engine where this machine can load one, then int8, then fp32; but fp32 on an
-    x86 without VNNI, where exact INT8 is the slower of the two.
+    x86 without VNNI, where exact INT8 is the slower of the two on depthwise layers. OpenVINO has to be asked for: which
+    of them is the fastest depends on the network (docs/cpu.md).
     """
     match precision:
         case "fp32":
             return "fp32"
         case "int8":
             return "int8" if bundle.has("int8") and not bundle.has("int8_cpu") else "int8_cpu"
-        case "engine":
-            return "engine"
+        case "engine" | "openvino":
+            return precision
         case "auto":
             if bundle.has("engine") and _can_load(bundle):
                 return "engine"
-            from edgecnn.backends.ort import saturates
-
             faster = () if saturates() else ("int8_cpu", "int8")
             return next((role for role in faster if bundle.has(role)), "fp32")
         case other:

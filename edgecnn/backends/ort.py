@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,16 +10,13 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 
 from edgecnn.backends import Array, check_input
 from edgecnn.bundle import ModelSpec, check_outputs
+from edgecnn.cpu import cores, saturates
 from edgecnn.errors import ModelError
 
 CONFIG = {
     "session.intra_op.allow_spinning": "0",  # a worker that spins takes the core that the picture decoder needs
     "session.inter_op.allow_spinning": "0",
 }
-
-
-CPUINFO = Path("/proc/cpuinfo")
-VNNI = {"avx512_vnni", "avx_vnni"}  # dot products of u8 and s8 summed in 32 bits
 
 
 class OnnxRuntime:
@@ -51,18 +46,3 @@ class OnnxRuntime:
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         values = self._session.run(self._outputs, {name: feeds[name] for name in self._inputs})
         return dict(zip(self._outputs, values, strict=True))
-
-
-def saturates() -> bool:
-    """Whether INT8 needs onnxruntime's slower, exact kernels here: an x86 without VNNI adds u8·s8 products in pairs in
-    16 bits, where they overflow, and a detector's scores collapse without a word (.64 became .09 on an AVX2 CPU)."""
-    if platform.machine().lower() not in ("x86_64", "amd64", "i686", "x86"):
-        return False
-    known = CPUINFO.read_text("utf-8", "replace") if CPUINFO.exists() else ""
-    flags = next((line.partition(":")[2].split() for line in known.splitlines() if line.startswith("flags")), [])
-    return not VNNI.intersection(flags)
-
-
-def cores() -> int:
-    """Processors that this process may use; a container or `taskset` may grant fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -6,7 +6,7 @@ MOTA and IDF1 as well, through the very loop that the board runs, all classes to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,22 +36,25 @@ Figures = dict[str, float]
 
 def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) -> tuple[dict[str, Figures], int]:
     """precision -> metric -> value, and the number of pictures."""
-    backends = {p: open_backend(bundle, p) for p in precisions}
-    model = bundle.require_model()
+    backends: dict[str, Backend] = {p: open_backend(bundle, p) for p in precisions}
+    return measured(bundle.require_model(), backends, data, RunSettings.of(bundle))
+
+
+def measured(
+    model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
+) -> tuple[dict[str, Figures], int]:
+    """The same of any backends, by name."""
     if model.task == "classify":
         return _classify(model, backends, data)
-    settings = RunSettings.of(bundle)
     if data.kind in ("sim_drive", "mot"):
         return _track(model, backends, data, settings)
     return _detect(model, backends, data, settings)
 
 
-def _classify(
-    model: ModelSpec, backends: dict[Precision, Backend], data: DataSection
-) -> tuple[dict[str, Figures], int]:
+def _classify(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> tuple[dict[str, Figures], int]:
     dataset = labelled(model, data)
     preprocess, labels = Preprocess(model), []
-    scores: dict[Precision, list[Any]] = {p: [] for p in backends}
+    scores: dict[str, list[Any]] = {p: [] for p in backends}
     with bar("check", len(dataset)) as advance:
         for i in range(len(dataset)):
             sample = dataset[i]
@@ -79,12 +82,12 @@ def labelled(model: ModelSpec, data: DataSection) -> Dataset:
 
 
 def _detect(
-    model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
+    model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
 ) -> tuple[dict[str, Figures], int]:
     dataset = boxed(model, data)
     words = Vocabulary.of(model.classes, dataset.classes)
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
-    pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
+    pairs: dict[str, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
     with bar("check", len(dataset)) as advance:
         for i in range(len(dataset)):
             sample = dataset[i]
@@ -106,11 +109,11 @@ def boxed(model: ModelSpec, data: DataSection) -> Dataset:
 
 
 def _track(
-    model: ModelSpec, backends: dict[Precision, Backend], data: DataSection, settings: RunSettings
+    model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
 ) -> tuple[dict[str, Figures], int]:
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
-    pairs: dict[Precision, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
-    tracked: dict[Precision, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
+    pairs: dict[str, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
+    tracked: dict[str, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
     words = None
     for clip in open_clips(data):
         words = Vocabulary.of(model.classes, clip.classes)

@@ -33,6 +33,7 @@ class Precision(str, Enum):
     auto = "auto"
     engine = "engine"
     int8 = "int8"
+    openvino = "openvino"
     fp32 = "fp32"
 
 

@@ -30,7 +30,10 @@ def run(
         int | None, typer.Option(metavar="K", min=1, help="Detect in every k-th frame; the recipe's unless given.")
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="auto: the engine if it runs here, else INT8 or FP32, as suits the CPU.")
+        Precision,
+        typer.Option(
+            help="auto: the engine if it runs here, else INT8 or FP32, as suits the CPU; openvino: INT8 by OpenVINO."
+        ),
     ] = Precision.auto,
     threads: Annotated[int, typer.Option(min=0, help="Of inference on a CPU; 0: every core but one.")] = 0,
     as_json: Json = False,

@@ -5,7 +5,9 @@ What can't be negative gets zero point 0, everything else 128. With 128 the inte
 saturates.
 
 onnxruntime computes in integers only between two pairs, where TensorRT fuses a convolution with its SiLU or its
-residual Add: there, and only there, this form has pairs that TensorRT's has not.
+residual Add: there, and only there, this form has pairs that TensorRT's has not. A convolution with no pair behind it,
+such as a detector's last, runs in float: its rounded weights are float constants, or onnxruntime would scale them back
+for every picture.
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from edgecnn.onnxfile import set_nodes
 from edgecnn.quantize.graph import View
-from edgecnn.quantize.insert import KERNELS, LEVELS, POOLS, Plan, copies, insert
+from edgecnn.quantize.insert import ABSORBED, KERNELS, LEVELS, POOLS, Plan, copies, insert
+from edgecnn.scene import F32
 
 MIDDLE, TOP = 128, 255
 
@@ -49,7 +52,10 @@ def to_unsigned(model: ModelProto, *, relu_zero: bool = True) -> ModelProto:
 
 
 def pack(model: ModelProto) -> ModelProto:
-    """A copy with weights as int8 constants and biases as int32 constants of scale (input scale × weight scale)."""
+    """A copy with weights as int8 constants and biases as int32 constants of scale (input scale × weight scale).
+
+    Weights of convolutions that onnxruntime runs in float are float constants, rounded likewise.
+    """
     result = ModelProto()
     result.CopyFrom(model)
     graph, view = result.graph, View(result)
@@ -57,30 +63,42 @@ def pack(model: ModelProto) -> ModelProto:
         weight, scale = view.constant(q.input[0]), view.constant(q.input[1])
         if weight is None or scale is None:
             continue
-        whole = np.clip(np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))), -128, 127).astype(np.int8)
-        view.constants[q.input[0]].CopyFrom(numpy_helper.from_array(whole, q.input[0]))
+        steps = scale.reshape(-1, *[1] * (weight.ndim - 1))
+        whole = np.clip(np.rint(weight / steps), -128, 127).astype(np.int8)
         dq = view.readers[q.output[0]][0][0]
-        dq.input[0] = q.input[0]
+        kernel, index = view.readers[dq.output[0]][0]
         graph.node.remove(q)
-        kernel = view.readers[dq.output[0]][0][0]
+        if kernel.op_type == "Conv" and not _meets_pair(view, kernel.output[0]):
+            view.constants[q.input[0]].CopyFrom(numpy_helper.from_array(whole * steps, q.input[0]))
+            kernel.input[index] = q.input[0]
+            graph.node.remove(dq)
+            continue
+        view.constants[q.input[0]].CopyFrom(numpy_helper.from_array(whole, q.input[0]))
+        dq.input[0] = q.input[0]
         bias = view.constant(kernel.input[2]) if len(kernel.input) > 2 else None
         x_scale = view.constant(view.producer[kernel.input[0]].input[1])
         if bias is None or x_scale is None or kernel.op_type not in KERNELS:
             continue
-        steps = x_scale * scale
-        name = f"{kernel.name}.bias"
-        graph.initializer.extend(
-            [
-                numpy_helper.from_array(np.rint(bias / steps).astype(np.int32), f"{name}_int"),
-                numpy_helper.from_array(steps, f"{name}_scale"),
-                numpy_helper.from_array(np.zeros(steps.shape, np.int32), f"{name}_zero"),
-            ]
-        )
-        parts = [f"{name}_{part}" for part in ("int", "scale", "zero")]
-        graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [f"{name}_dq"], f"{name}_DQ", axis=0))
-        kernel.input[2] = f"{name}_dq"
+        _whole_bias(graph, kernel, bias, x_scale * scale)
     set_nodes(graph, graph.node)
     return result
+
+
+def _whole_bias(graph: GraphProto, kernel: NodeProto, bias: F32, steps: F32) -> None:
+    parts = [f"{kernel.name}.bias_{part}" for part in ("int", "scale", "zero")]
+    values = (np.rint(bias / steps).astype(np.int32), steps, np.zeros(steps.shape, np.int32))
+    graph.initializer.extend(numpy_helper.from_array(value, name) for value, name in zip(values, parts, strict=True))
+    output, name = f"{kernel.name}.bias_dq", f"{kernel.name}.bias_DQ"
+    graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [output], name, axis=0))
+    kernel.input[2] = output
+
+
+def _meets_pair(view: View, tensor: str) -> bool:
+    """Whether all that is read of a tensor is its quantised form, as onnxruntime's integer convolution wants it."""
+    readers = [node for node, _ in view.readers[tensor]]
+    if len(readers) == 1 and readers[0].op_type in ABSORBED:
+        return _meets_pair(view, readers[0].output[0])
+    return bool(readers) and all(node.op_type == "QuantizeLinear" for node in readers) and tensor not in view.outputs
 
 
 class _Signs:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ def working_ms(result: FrameResult) -> float:
 
 def versions() -> dict[str, str]:
     """Of what a run's result depends on."""
-    names = ("numpy", "onnxruntime", "av")
+    names = ("numpy", "onnxruntime", "av", *filter(find_spec, ("openvino",)))
     known = {name: metadata.version(name) for name in names}
     return {"edgecnn": __version__, "python": platform.python_version(), "opencv": cv2.__version__, **known}
 

@@ -14,19 +14,19 @@ import os
 import platform
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort  # type: ignore[import-untyped]
-import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from edgecnn.bundle import atomic
+from edgecnn.cpu import cpu
 from edgecnn.slim.channels import LayerShape, Layout
+from edgecnn.zoo.trace import trace
 
 OPSET = 17
 WARM, OF_A_LAYER, OF_A_NETWORK = 2, 10, 30  # runs: before the count, and counted
@@ -42,7 +42,7 @@ class LatencyTable:
     def __init__(self, path: Path | None = None) -> None:
         """`path`: the file that remembers; the user's cache folder unless given. A damaged file is begun anew."""
         self.path = path or cache_folder() / "latency.json"
-        self.machine = f"{cpu_name()}, onnxruntime {ort.__version__}, 1 thread"
+        self.machine = f"{cpu()[0] or platform.machine()}, onnxruntime {ort.__version__}, 1 thread"
         self._all: dict[str, dict[str, float]] = {}
         if self.path.is_file():
             try:
@@ -75,10 +75,9 @@ class LatencyTable:
 
 def whole(net: nn.Module, shape: tuple[int, ...]) -> float:
     """Milliseconds of a whole network for one input of `shape`."""
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracing exporter, as in the export stage
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
-        torch.onnx.export(net.eval(), (torch.zeros(shape),), str(path), opset_version=OPSET, dynamo=False)
+        trace(net, shape, path, OPSET)
         return milliseconds(path.read_bytes(), OF_A_NETWORK)
 
 
@@ -129,13 +128,3 @@ def _one_layer(layer: LayerShape) -> bytes:
 def cache_folder() -> Path:
     """Where a user's programs keep what they can make again (XDG base directory specification)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgecnn"
-
-
-def cpu_name() -> str:
-    """The processor's own name, as the kernel tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text("utf-8", "replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
