@@ -34,7 +34,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STAGES = ("train", "slim", "export", "quantize", "build")  # in the order in which each builds on the one before
 
-Decoder = Literal["logits", "roadnet", "yolox"]
+Decoder = Literal["logits", "embedding", "roadnet", "yolox"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class ModelSpec:
     """All that a board must know of a model; JSON in the manifest."""
 
     arch: str  # zoo name, or "onnx" for a network that the user brought
-    task: Literal["classify", "detect"]
-    classes: tuple[str, ...]
+    task: Literal["classify", "detect", "embed"]  # embed: one vector a picture, near those of alike pictures
+    classes: tuple[str, ...]  # none where the task is to embed
     input: TensorSpec
     outputs: tuple[TensorSpec, ...] = ()
     decode: Decoder = "logits"
@@ -342,13 +342,15 @@ def check_outputs(model: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> No
     """Hold a network's real outputs against what its decoder needs. Raises ModelError."""
     classes = len(model.classes)
     anchors = sum(math.ceil(model.height / s) * math.ceil(model.width / s) for s in model.strides)
+    came = [tuple(shape) for shape in shapes.values()]
+    length = came[0][1:2] if came else ()
     rules: dict[str, Callable[[], list[tuple[int, ...]]]] = {
         "logits": lambda: [(1, classes)],
+        "embedding": lambda: [(1, *(length or (1,)))],  # of any length
         "roadnet": lambda: [(1, anchors, 4), (1, anchors, classes)],
         "yolox": lambda: [(1, anchors, 5 + classes)],
     }
     wanted = rules[model.decode]()
-    came = [tuple(shape) for shape in shapes.values()]
     if came != wanted:
         raise ModelError(
             f"the network answers with {dict(shapes)} for a {model.width}x{model.height} input",

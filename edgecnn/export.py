@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 FILE = "model.onnx"
+TASKS: dict[str, Literal["classify", "embed", "detect"]] = {
+    "logits": "classify",
+    "embedding": "embed",
+    "yolox": "detect",
+}
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -153,12 +158,12 @@ def take_in(section: ModelSection) -> tuple[onnx.ModelProto, ModelSpec]:
     outputs = _tensors(model.graph.output)
     spec = ModelSpec(
         arch="onnx",
-        task="classify" if section.decode == "logits" else "detect",
-        classes=section.classes,
+        task=TASKS[section.decode],
+        classes=() if section.decode == "embedding" else section.classes,
         input=inputs[0],
         outputs=outputs,
         decode=section.decode,
-        strides=() if section.decode == "logits" else section.strides,
+        strides=section.strides if section.decode == "yolox" else (),
         mean=section.mean,
         std=section.std,
         channels=section.channels,
