@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgecnn import __version__
-from edgecnn.errors import BundleError, ModelError
+from edgecnn.errors import BundleError, InputError, ModelError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -148,14 +148,14 @@ class Bundle:
 
     @classmethod
     def read(cls, path: Path | str) -> Bundle:
-        """Read the manifest. Raises BundleError if the folder is no bundle or the manifest is damaged."""
+        """Read the manifest. Raises InputError where there is no folder, BundleError if it is no bundle or damaged."""
         path = Path(path)
+        made = {"wanted": "a bundle made by `edgecnn compile`", "do": "Run: edgecnn compile RECIPE"}
+        if not path.is_dir():
+            raise InputError(f"{path} is a file" if path.exists() else f"there is nothing at {path}", **made)
         manifest = path / MANIFEST
         if not manifest.is_file():
-            what = "is not a folder" if not path.is_dir() else f"holds no {MANIFEST}"
-            raise BundleError(
-                f"{path} {what}", wanted="a bundle made by `edgecnn compile`", do="Run: edgecnn compile RECIPE"
-            )
+            raise BundleError(f"{path} holds no {MANIFEST}", **made)
         try:
             data = json.loads(manifest.read_text("utf-8"))
             if data["format"] != FORMAT:
@@ -336,6 +336,19 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def network_at(path: Path, *roles: str) -> Path:
+    """An ONNX file as it is; of a bundle the file of the first of these roles that it has.
+
+    Raises InputError where there is nothing, BundleError for a bundle that has none of them or was changed.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"there is nothing at {path}", wanted="a bundle, or an ONNX file")
+    bundle = Bundle.read(path)
+    return bundle.file(next((role for role in roles if bundle.has(role)), roles[0]))
 
 
 def check_outputs(model: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
