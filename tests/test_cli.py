@@ -106,17 +106,16 @@ def test_an_error_is_one_line_and_a_code(
     assert list(tmp_path.iterdir()) == []
 
 
-NEEDS = {  # command -> what it needs besides the path that it reads first
-    **{"compile": (), "train": (), "slim": (), "export": (), "quantize": (), "build": ()},
+STAGES = ("compile", "train", "slim", "export", "quantize", "build")  # read a recipe
+NEEDS: dict[str, tuple[str, ...]] = {  # command -> what it needs besides the path that it reads first
+    **dict.fromkeys((*STAGES, "sense", "xray", "bench", "check", "report"), ()),
     "calibrate": ("--audit",),
-    "sense": (),
     "lint": ("--target", "rtx"),
-    "xray": (),
     "cache": ("--out", "x.cache"),
     "predict": ("--target", "orin"),
     "run": ("--source", "sim:1"),
-    **{"bench": (), "check": (), "report": ()},
-    **{"explain": ("--picture", "x.png"), "classify": ("--picture", "x.png")},
+    "explain": ("--picture", "x.png"),
+    "classify": ("--picture", "x.png"),
 }
 
 
@@ -128,13 +127,10 @@ def test_every_command_answers_a_path_that_it_can_not_read_alike(
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     assert called(monkeypatch, command, "none", *NEEDS[command]) == 3
-    assert called(monkeypatch, command, "folder", *NEEDS[command]) == (3 if command in ASK_FOR_A_FILE else 5)
+    assert called(monkeypatch, command, "folder", *NEEDS[command]) == (3 if command in (*STAGES, "lint") else 5)
     came = capsys.readouterr()
     assert came.out == "" and came.err.count("\n") == 2 and came.err.count("error: ") == 2
     assert [str(path) for path in Path().rglob("*")] == ["folder"]
-
-
-ASK_FOR_A_FILE = {"compile", "train", "slim", "export", "quantize", "build", "lint"}
 
 
 @pytest.mark.parametrize("command", ["calibrate", "sense"])

@@ -72,7 +72,7 @@ class Prediction:
 
 
 def plan_of(path: Path, precision: Precision | None = None) -> Plan:
-    """Kernels of an ONNX file, or of a bundle: its INT8 network, or the FP32 one where that is asked for or all there is.
+    """Kernels of an ONNX file or a bundle, of which the INT8 network unless another is asked for or all there is.
 
     Raises BundleError, InputError, ModelError.
     """
