@@ -91,6 +91,10 @@ def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "") -> XRa
         if layer.kernel:
             for node in set(layer.nodes).intersection(meant):
                 state[node] = state.get(node, False) or layer.input == "Int8"
+    seen = set(state)  # a generated kernel also names the convolution before it, whose bias it adds
+    for layer in layers:
+        for node in set(layer.nodes).intersection(meant) - seen if layer.inside else ():
+            state[node] = state.get(node, False) or layer.inside == "Int8"
     if not state and meant:
         return XRay(len(meant), None, (), tuple(meant), tuple(layers), source)
     return XRay(
