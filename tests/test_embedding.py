@@ -61,7 +61,7 @@ def bundle(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def test_likeness_by_hand() -> None:
-    """In the plane, at 0, 10 and 50 degrees. The first turned to 40: it and the third are now nearest to one another."""
+    """In the plane, at 0, 10 and 50 degrees. The first turned to 40: it and the third are then nearest neighbours."""
 
     def at(*degrees: float) -> np.ndarray:
         turned = np.radians(degrees)
