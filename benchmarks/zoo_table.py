@@ -1,4 +1,4 @@
-"""Every zoo model and two ONNX files from elsewhere through the whole line: `python benchmarks/zoo_table.py`.
+"""Every zoo model and three ONNX files from elsewhere through the whole line: `python benchmarks/zoo_table.py`.
 
 Each recipe is compiled into a scratch folder (train, export, quantize, build), its INT8 network linted and repaired for
 every target, its time predicted for a board, and timed on one CPU thread (FP32 and INT8 in turns, medians). The files
@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from foreign import FOREIGN
+from foreign import FOREIGN, SOURCES
 from onnx import TensorProto
 
 from edgecnn import onnxfile
 from edgecnn.backends import Backend, open_backend
 from edgecnn.build import lint
+from edgecnn.build.cache import strip
 from edgecnn.build.lint.fix import fix
 from edgecnn.bundle import Bundle, ModelSpec, atomic
 from edgecnn.compile import compile_recipe
@@ -46,7 +47,7 @@ COMPARED = 3  # pictures on which a repaired network must answer as before
 
 WHAT = {  # column -> what stands in it
     "model": "{name}",
-    "recipe": "`{recipe}`",
+    "from": "{recipe}",
     "parameters": "{parameters:,}",
     "MACs": "{macs:,}",
     "input": "{input}",
@@ -75,7 +76,8 @@ Made by `make zoo-table` on {cpu}: each row is a recipe, compiled from nothing (
 ## What they are
 
 The networks of `recipes/zoo` have four classes, so the last layer is smaller than the published one; `edgecnn zoo`
-counts with the published number of classes. {foreign} come as ONNX files: see [a network of your own](onnx.md).
+counts with the published number of classes. The last {foreign} are ONNX files from elsewhere: see [a network of your
+own](onnx.md).
 
 - *ONNX − torch*: largest difference of the outputs, relative to their range.
 - *INT8 MB* is the network in TensorRT's form, whose weights stay FP32 constants before their pair; *engine* has them
@@ -98,8 +100,9 @@ counts with the published number of classes. {foreign} come as ONNX files: see [
 ## What lint finds
 
 `edgecnn lint model.int8.onnx --target ... --fix`: errors (e) and warnings (w) of the network that `quantize` writes,
-how many repairs `--fix` made, and what is left then. A repaired network must answer as before on {compared}
-calibration pictures (`--inputs`).
+how many repairs `--fix` made, and what is left then. For the DLA it is the network without pairs that `edgecnn cache`
+writes beside the calibration cache. A repaired network must answer as before on {compared} calibration pictures
+(`--inputs`).
 
 {lint}
 
@@ -119,7 +122,7 @@ def row(name: str, path: Path, folder: Path) -> dict[str, Any]:
     megabytes = {role: bundle.file(role).stat().st_size / 1e6 for role in ("fp32", "int8", "engine")}
     return {
         "name": name,
-        "recipe": f"recipes/{RECIPES.get(name, path.name)}",
+        "recipe": f"recipes/{RECIPES[name]}" if name in RECIPES else SOURCES[name],
         "parameters": facts.get("parameters", counted),
         "macs": facts.get("macs", pairs.macs),
         "input": "×".join(map(str, spec.input.shape[1:])),
@@ -139,11 +142,12 @@ def row(name: str, path: Path, folder: Path) -> dict[str, Any]:
 
 def linted(bundle: Bundle, recipe: Recipe) -> dict[str, dict[str, Any]]:
     """Target → the rules that found something, before and after --fix; how many repairs; why it refused, else ""."""
-    spec, model = bundle.require_model(), onnxfile.read(bundle.file("int8"))
+    spec, int8 = bundle.require_model(), onnxfile.read(bundle.file("int8"))
     pictures = Inputs(spec, calibration(recipe.quantize))
     feeds = [{spec.input.name: pictures[i]} for i in range(min(COMPARED, len(pictures)))]
     found: dict[str, dict[str, Any]] = {}
     for name, target in lint.PROFILES.items():
+        model = strip(int8) if target.dla else int8
         before = after = lint.check_model(model, target)
         repairs, refused = 0, ""
         try:
@@ -181,7 +185,7 @@ def in_turns(lanes: Mapping[str, Backend], model: ModelSpec, runs: int) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("models", nargs="*", help=f"measured, also again; none: what is not yet of {', '.join(NAMES)}")
-    parser.add_argument("--data", type=Path, default=DATA, help="real data, with the ONNX files from elsewhere")
+    parser.add_argument("--data", type=Path, default=DATA, help="real data, with two of the ONNX files from elsewhere")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/zoo.md")
     args = parser.parse_args()
     if unknown := set(args.models) - {*NAMES}:
@@ -216,7 +220,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         cpu=f"{os.cpu_count()} cores of {cpu()[0]}",
         rows=len(rows),
         all=len(NAMES),
-        foreign=" and ".join(FOREIGN),
+        foreign=len(FOREIGN),
         runs=RUNS,
         board=BOARD,
         median=accuracy["median"],
