@@ -87,6 +87,15 @@ def test_entropy_clips_a_lone_outlier_and_keeps_an_even_spread() -> None:
     assert amax(even, "entropy") > 0.95
 
 
+def test_entropy_keeps_values_that_all_lie_far_from_zero() -> None:
+    """A gate of OSNet's: a sigmoid's few values around 0.6, and a lone one that ends where some clip does."""
+    values = np.random.default_rng(0).normal(0.6, 0.05, 1280)
+    for lone in np.linspace(0.1, 0.11, 40):
+        gate = Histogram(2048)
+        gate.add(np.append(values, lone).astype(np.float32))
+        assert gate.clipped(amax(gate, "entropy")) < 0.05
+
+
 @pytest.mark.parametrize(("clip", "error"), [(127.0, 0.25 * 10), (63.5, 63.5**2), (31.75, 95.25**2)])
 def test_error_of_a_clip_by_hand(clip: float, error: float) -> None:
     """Ten values of 0.5 and one of 127: steps of 1 round the ten to 0 or 1; steps of 1/2, 1/4 clip the one."""
