@@ -1,5 +1,7 @@
 """ONNX files from elsewhere, laid beside their recipes as these say: what `zoo_table.py` takes besides the zoo.
 
+`python benchmarks/foreign.py NAME --data DATA --out FOLDER` lays one of them out, to be compiled by hand.
+
 `data` is the folder of real data beside the checkout (shared/data), which the project does not hold. OSNet's pictures
 of people are cut out of every 20th frame of the MOT15 sequence PETS09-S2L1; people of odd number calibrate, those of
 even number are looked at by `edgecnn check`. The classifier of PaddleOCR that tells upright text from text upside down
@@ -8,6 +10,7 @@ is in the PyPI package rapidocr-onnxruntime (Apache-2.0): `make zoo-table` fetch
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from pathlib import Path
 
@@ -88,3 +91,17 @@ def draw_lines(folder: Path) -> None:
                 cv2.putText(bgr, text, (10, height + 8), font, 1.0, (ink, ink, ink), 2, cv2.LINE_AA)
                 noisy = np.clip(bgr + random.normal(0, 6, bgr.shape), 0, 255).astype(np.uint8)
                 cv2.imwrite(str(folder / part / turn / f"{i:03}.png"), noisy if turn == "0" else noisy[::-1, ::-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=FOREIGN)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True)
+    print(FOREIGN[args.name](args.data, args.out))
+
+
+if __name__ == "__main__":
+    main()
