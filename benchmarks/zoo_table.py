@@ -25,6 +25,7 @@ from onnx import TensorProto
 
 from edgecnn import onnxfile
 from edgecnn.backends import Backend, open_backend
+from edgecnn.backends.ort import saturates
 from edgecnn.build import lint
 from edgecnn.build.cache import strip
 from edgecnn.build.lint.fix import fix
@@ -44,6 +45,9 @@ NAMES = (*RECIPES, *FOREIGN)
 BOARD = "orin-nano"
 RUNS = 9
 COMPARED = 3  # pictures on which a repaired network must answer as before
+
+NO_VNNI = """It has no VNNI, so exact INT8 costs
+  onnxruntime more than FP32 where layers are small or depthwise; `edgecnn run` takes FP32 there by itself."""
 
 WHAT = {  # column -> what stands in it
     "model": "{name}",
@@ -91,7 +95,7 @@ own](onnx.md).
   evidence of the graph, not Jetson speed. *MACs in INT8*: their share of all multiply-adds, by the network's pairs.
 - *SQNR*: of each output, INT8 against FP32, on four calibration pictures. The networks of `recipes/zoo` are trained for
   one epoch on a few pictures, so theirs says little about trained ones.
-- *FP32 ms, INT8 ms*: one thread of onnxruntime on that CPU, medians of {runs}, in turns.
+- *FP32 ms, INT8 ms*: one thread of onnxruntime on that CPU, medians of {runs}, in turns. {vnni}
 - *predicted*: `edgecnn predict --target {board}`, as a CUDA graph. **Not a measurement**: against published latencies
   its median error is {median:.0%}, the worst {worst:.1f}×.
 
@@ -222,6 +226,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         all=len(NAMES),
         foreign=len(FOREIGN),
         runs=RUNS,
+        vnni=NO_VNNI if saturates() else "It has VNNI.",
         board=BOARD,
         median=accuracy["median"],
         worst=accuracy["worst"],

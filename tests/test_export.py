@@ -80,6 +80,7 @@ def test_open_axes_take_the_recipes_size(tmp_path: Path) -> None:
     model, spec = take_in(section(tmp_path / "net.onnx"))
     assert (spec.input.shape, spec.outputs[0].shape) == ((1, 3, 8, 8), (1, 4))
     assert [node.op_type for node in model.graph.node] == ["Conv", "Reshape"]
+    assert {t.name for t in model.graph.initializer} == {"w", "flat"}
     feed = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)
     before, after = (
         ort.InferenceSession(m).run(None, {"x": feed})[0]

@@ -10,6 +10,7 @@ from onnx import ModelProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
 from edgecnn.onnxfile.bounds import Room
+from edgecnn.onnxfile.graph import sweep
 
 
 def fold(model: ModelProto, shapes: Mapping[str, Sequence[int]] | None = None) -> None:
@@ -69,6 +70,7 @@ def fix_axes(model: ModelProto, name: str, shape: Sequence[int]) -> ModelProto:
         known = [value for value in (*result.graph.input, *result.graph.value_info) if _fixed(value)]
         fold(result, {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in known})
         if len(result.graph.node) == before:
+            sweep(result)
             return result
 
 
