@@ -1,7 +1,7 @@
 # make demo    compile the shipped recipe and drive it over a street video and a simulated road (10 minutes)
 # make test    every test but the slow ones (6 minutes)      make test-slow    the slow ones
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
-# make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (2 hours)
+# make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (hours)
 #
 # TORCH names the torch to install: TORCH='torch --index-url https://...' takes another build, e.g. one for your GPU.
 

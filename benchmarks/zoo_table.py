@@ -32,7 +32,7 @@ from edgecnn.build.lint.fix import fix
 from edgecnn.bundle import Bundle, ModelSpec, atomic
 from edgecnn.compile import compile_recipe
 from edgecnn.doctor import cpu
-from edgecnn.errors import EdgecnnError, ModelError
+from edgecnn.errors import EdgecnnError, InputError, ModelError
 from edgecnn.predict import error, plan_of, predict
 from edgecnn.quantize.stage import Inputs, calibration
 from edgecnn.recipe import Recipe, load
@@ -203,6 +203,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = ROOT / "recipes" / RECIPES[name] if name in RECIPES else FOREIGN[name](args.data, Path(folder))
+            except InputError as why:
+                print(f"  left out: {why}", flush=True)
+                continue
+            try:
                 rows[name] = row(name, path, Path(folder))
             except EdgecnnError as why:
                 failed.append(f"{name}: {why}")
