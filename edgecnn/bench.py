@@ -110,8 +110,8 @@ def _read(text: str, frames: int) -> tuple[list[Frame], float, np.ndarray[Any, n
 def _lanes(
     model: ModelSpec, backends: Mapping[Precision, Backend], settings: RunSettings, fps: float
 ) -> dict[str, Lane]:
-    if model.task == "classify":
-        return {name: _classifier(model, backend) for name, backend in backends.items()}
+    if model.task != "detect":
+        return {name: _single(model, backend) for name, backend in backends.items()}
     lanes: dict[str, Lane] = {}
     for name, backend in backends.items():
         lanes[name] = _tracker(Pipeline(model, backend, replace(settings, detect_every=1), fps=fps))
@@ -125,7 +125,7 @@ def _tracker(pipeline: Pipeline) -> Lane:
     return lambda frame: pipeline.step(frame).ns
 
 
-def _classifier(model: ModelSpec, backend: Backend) -> Lane:
+def _single(model: ModelSpec, backend: Backend) -> Lane:
     preprocess = Preprocess(model)
 
     def step(frame: Frame) -> Mapping[str, int]:

@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgecnn import __version__
-from edgecnn.errors import BundleError, ModelError
+from edgecnn.errors import BundleError, InputError, ModelError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 STAGES = ("train", "slim", "export", "quantize", "build")  # in the order in which each builds on the one before
 
-Decoder = Literal["logits", "roadnet", "yolox"]
+Decoder = Literal["logits", "embedding", "roadnet", "yolox"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class ModelSpec:
     """All that a board must know of a model; JSON in the manifest."""
 
     arch: str  # zoo name, or "onnx" for a network that the user brought
-    task: Literal["classify", "detect"]
-    classes: tuple[str, ...]
+    task: Literal["classify", "detect", "embed"]  # embed: one vector a picture, near those of alike pictures
+    classes: tuple[str, ...]  # none where the task is to embed
     input: TensorSpec
     outputs: tuple[TensorSpec, ...] = ()
     decode: Decoder = "logits"
@@ -149,14 +149,14 @@ class Bundle:
 
     @classmethod
     def read(cls, path: Path | str) -> Bundle:
-        """Read the manifest. Raises BundleError if the folder is no bundle or the manifest is damaged."""
+        """Read the manifest. Raises InputError where there is no folder, BundleError if it is no bundle or damaged."""
         path = Path(path)
+        made = {"wanted": "a bundle made by `edgecnn compile`", "do": "Run: edgecnn compile RECIPE"}
+        if not path.is_dir():
+            raise InputError(f"{path} is a file" if path.exists() else f"there is nothing at {path}", **made)
         manifest = path / MANIFEST
         if not manifest.is_file():
-            what = "is not a folder" if not path.is_dir() else f"holds no {MANIFEST}"
-            raise BundleError(
-                f"{path} {what}", wanted="a bundle made by `edgecnn compile`", do="Run: edgecnn compile RECIPE"
-            )
+            raise BundleError(f"{path} holds no {MANIFEST}", **made)
         try:
             data = json.loads(manifest.read_text("utf-8"))
             if data["format"] != FORMAT:
@@ -339,17 +339,32 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def network_at(path: Path, *roles: str) -> Path:
+    """An ONNX file as it is; of a bundle the file of the first of these roles that it has.
+
+    Raises InputError where there is nothing, BundleError for a bundle that has none of them or was changed.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"there is nothing at {path}", wanted="a bundle, or an ONNX file")
+    bundle = Bundle.read(path)
+    return bundle.file(next((role for role in roles if bundle.has(role)), roles[0]))
+
+
 def check_outputs(model: ModelSpec, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Hold a network's real outputs against what its decoder needs. Raises ModelError."""
     classes = len(model.classes)
     anchors = sum(math.ceil(model.height / s) * math.ceil(model.width / s) for s in model.strides)
+    came = [tuple(shape) for shape in shapes.values()]
+    length = came[0][1:2] if came else ()
     rules: dict[str, Callable[[], list[tuple[int, ...]]]] = {
         "logits": lambda: [(1, classes)],
+        "embedding": lambda: [(1, *(length or (1,)))],  # of any length
         "roadnet": lambda: [(1, anchors, 4), (1, anchors, classes)],
         "yolox": lambda: [(1, anchors, 5 + classes)],
     }
     wanted = rules[model.decode]()
-    came = [tuple(shape) for shape in shapes.values()]
     if came != wanted:
         raise ModelError(
             f"the network answers with {dict(shapes)} for a {model.width}x{model.height} input",

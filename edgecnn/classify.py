@@ -24,7 +24,7 @@ def classify(bundle: Bundle, pictures: Sequence[Path], method: Method) -> list[d
     """
     spec = bundle.require_model()
     if spec.task != "classify" or not bundle.has("weights"):
-        what = "a detector" if spec.task != "classify" else "a network that came as ONNX, without weights"
+        what = "a detector" if spec.task == "detect" else "a network that came as ONNX, without weights"
         raise ModelError(f"{bundle.path} holds {what}", wanted="a classifier of the zoo", do="See recipes/zoo")
     from edgecnn import zoo
     from edgecnn.zoo.testtime import predict

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from edgecnn.bundle import MANIFEST, STAGES, Bundle, stage_key
-from edgecnn.errors import BundleError, RecipeError
+from edgecnn.errors import BundleError, InputError, RecipeError
 from edgecnn.progress import note
 from edgecnn.recipe import Recipe, load
 
@@ -104,7 +104,7 @@ def _assist(folder: Path, recipe: Recipe, stages: list[str]) -> Compiled:
     from edgecnn.zoo import train
 
     bundle = Bundle(folder, recipe.name)
-    with suppress(BundleError):
+    with suppress(BundleError, InputError):
         bundle = Bundle.read(folder)
     if "train" in stages and _reason("train", bundle, stage_key("", train.settings(recipe), train.VERSION)):
         train.assist(folder, recipe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 FILE = "model.onnx"
+TASKS: dict[str, Literal["classify", "embed", "detect"]] = {
+    "logits": "classify",
+    "embedding": "embed",
+    "yolox": "detect",
+}
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
@@ -108,8 +112,8 @@ def compare(net: nn.Module, spec: ModelSpec, path: Path, section: ExportSection)
 def take_in(section: ModelSection) -> tuple[onnx.ModelProto, ModelSpec]:
     """A user's network and the ModelSpec that the recipe and the graph give together.
 
-    Raises InputError for a file that is no ONNX, ModelError for dynamic shapes, several inputs, or outputs that do not
-    fit the decoder.
+    Axes that its input leaves open (a batch, a height, a width) are fixed to the recipe's. Raises InputError for a file
+    that is no ONNX, ModelError for shapes that stay open, several inputs, or outputs that do not fit the decoder.
     """
     import onnx
 
@@ -123,14 +127,17 @@ def take_in(section: ModelSection) -> tuple[onnx.ModelProto, ModelSpec]:
     except onnx.shape_inference.InferenceError as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(f"{path} is no sound ONNX network ({reason})", do="Export or copy it again") from error
+    wanted = (1, 1 if section.channels == "grey" else 3, section.height, section.width)
     constants = {t.name for t in model.graph.initializer}
+    taken = [i for i in model.graph.input if i.name not in constants]
+    if section.height and section.width and len(taken) == 1 and len(taken[0].type.tensor_type.shape.dim) == 4:
+        model = onnxfile.fix_axes(model, taken[0].name, (1, wanted[1], section.height, section.width))
     inputs = _tensors([i for i in model.graph.input if i.name not in constants])
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         raise ModelError(
             f"{path} takes {', '.join(f'{t.name}{list(t.shape)}' for t in inputs) or 'nothing'}",
             wanted="one input (1, 3, height, width)",
         )
-    wanted = (1, 1 if section.channels == "grey" else 3, section.height, section.width)
     if inputs[0].shape != wanted:
         raise ModelError(
             f"{path} takes {inputs[0].name}{list(inputs[0].shape)}",
@@ -140,12 +147,12 @@ def take_in(section: ModelSection) -> tuple[onnx.ModelProto, ModelSpec]:
     outputs = _tensors(model.graph.output)
     spec = ModelSpec(
         arch="onnx",
-        task="classify" if section.decode == "logits" else "detect",
-        classes=section.classes,
+        task=TASKS[section.decode],
+        classes=() if section.decode == "embedding" else section.classes,
         input=inputs[0],
         outputs=outputs,
         decode=section.decode,
-        strides=() if section.decode == "logits" else section.strides,
+        strides=section.strides if section.decode == "yolox" else (),
         mean=section.mean,
         std=section.std,
         channels=section.channels,
@@ -164,12 +171,12 @@ def _tensors(values: Any) -> tuple[TensorSpec, ...]:
     for value in values:
         kind = value.type.tensor_type
         shape = tuple(int(d.dim_value) for d in kind.shape.dim)
-        if not math.prod(shape):
+        if not shape or min(shape) <= 0:
             axes = [d.dim_param or d.dim_value or "?" for d in kind.shape.dim]
             raise ModelError(
                 f"'{value.name}' has a dynamic shape {axes}",
                 wanted="fixed numbers",
-                do="Export the network with a fixed batch, height and width",
+                do="Set model.height and model.width, or export the network with a fixed batch, height and width",
             )
         names: dict[int, Literal["float32", "uint8"]] = {
             onnx.TensorProto.FLOAT: "float32",

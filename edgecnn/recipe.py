@@ -60,7 +60,7 @@ class ModelSection(Section):
     arch: Arch | None = None
     onnx: Path | None = None
     weights: Path | Literal["shipped"] | None = None  # safetensors or .pth state dict; None: train from scratch
-    decode: Literal["logits", "yolox"] | None = None  # with `onnx`
+    decode: Literal["logits", "embedding", "yolox"] | None = None  # with `onnx`
     classes: tuple[str, ...] = SIM_CLASSES  # or `imagenet`: its 1000 names, in the order of public checkpoints
     height: Annotated[int, Field(gt=0)] | None = None  # None: the architecture's own
     width: Annotated[int, Field(gt=0)] | None = None
@@ -83,7 +83,9 @@ class ModelSection(Section):
         if (self.arch is None) == (self.onnx is None):
             raise ValueError("name either `arch` (a zoo model) or `onnx` (a network of your own), and not both")
         if self.onnx is not None and self.decode is None:
-            raise ValueError("`onnx` needs `decode`: logits or yolox")
+            raise ValueError("`onnx` needs `decode`: logits, embedding or yolox")
+        if self.decode == "embedding" and "classes" in self.model_fields_set:
+            raise ValueError("`decode: embedding` takes no `classes`: the network answers with a vector")
         return self
 
 

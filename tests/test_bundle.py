@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec, atomic, check_outputs, stage_key
-from edgecnn.errors import BundleError, ModelError
+from edgecnn.errors import BundleError, InputError, ModelError
 
 MODEL = ModelSpec(
     arch="roadnet",
@@ -112,7 +112,7 @@ def test_a_manifest_names_no_file_outside_of_its_folder(bundle: Bundle) -> None:
 def test_not_a_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"holds no manifest\.json"):
         Bundle.read(tmp_path)
-    with pytest.raises(BundleError, match="is not a folder"):
+    with pytest.raises(InputError, match="there is nothing at"):
         Bundle.read(tmp_path / "none")
     with pytest.raises(BundleError, match="has no model yet"):
         Bundle(tmp_path).require_model()

@@ -85,9 +85,9 @@ def test_help_lists_every_command_and_every_exit_code(
     ("arguments", "code", "words"),
     [
         (["compile", "none.yaml"], 3, "no recipe at none.yaml"),
-        (["run", "none.bundle", "--source", "sim:1"], 5, "none.bundle is not a folder"),
+        (["run", "none.bundle", "--source", "sim:1"], 3, "there is nothing at none.bundle"),
         (["bench", "."], 5, "holds no manifest.json"),
-        (["report", "none.bundle"], 5, "none.bundle is not a folder"),
+        (["report", "none.bundle"], 3, "there is nothing at none.bundle"),
     ],
 )
 def test_an_error_is_one_line_and_a_code(
@@ -104,6 +104,42 @@ def test_an_error_is_one_line_and_a_code(
     assert came.out == "" and came.err.count("\n") == 1
     assert came.err.startswith("error: ") and words in came.err
     assert list(tmp_path.iterdir()) == []
+
+
+STAGES = ("compile", "train", "slim", "export", "quantize", "build")  # read a recipe
+NEEDS: dict[str, tuple[str, ...]] = {  # command -> what it needs besides the path that it reads first
+    **dict.fromkeys((*STAGES, "sense", "xray", "bench", "check", "report"), ()),
+    "calibrate": ("--audit",),
+    "lint": ("--target", "rtx"),
+    "cache": ("--out", "x.cache"),
+    "predict": ("--target", "orin"),
+    "run": ("--source", "sim:1"),
+    "explain": ("--picture", "x.png"),
+    "classify": ("--picture", "x.png"),
+}
+
+
+@pytest.mark.parametrize("command", NEEDS)
+def test_every_command_answers_a_path_that_it_can_not_read_alike(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Nothing there: 3. A folder that is no bundle: 5, or 3 where no bundle is asked for. Nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    assert called(monkeypatch, command, "none", *NEEDS[command]) == 3
+    assert called(monkeypatch, command, "folder", *NEEDS[command]) == (3 if command in (*STAGES, "lint") else 5)
+    came = capsys.readouterr()
+    assert came.out == "" and came.err.count("\n") == 2 and came.err.count("error: ") == 2
+    assert [str(path) for path in Path().rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize("command", ["calibrate", "sense"])
+def test_a_recipe_or_a_bundle(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text("name: a\nmodle: {arch: lenet5}\n", "utf-8")
+    assert called(monkeypatch, command, tmp_path / "r.yaml", *NEEDS[command]) == 4
+    assert "did you mean 'model'?" in capsys.readouterr().err
 
 
 def test_a_wrong_recipe(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

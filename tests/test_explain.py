@@ -473,7 +473,7 @@ def test_wrong_input_is_one_clear_line(
     fails(3, "no picture that OpenCV reads", bundle.path, "--picture", tmp_path / "text.png")
     detector = make_bundle(tmp_path / "lamps.bundle").path
     fails(6, "wanted a classifier of the zoo", detector, "--picture", tmp_path / "none.png")
-    fails(5, "is not a folder", tmp_path / "nothing", "--picture", tmp_path / "none.png")
+    fails(3, "there is nothing at", tmp_path / "nothing", "--picture", tmp_path / "none.png")
     assert called(monkeypatch, "explain", bundle.path) == 2
 
 

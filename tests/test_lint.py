@@ -407,6 +407,20 @@ def test_an_operator_that_is_too_new_is_converted() -> None:
     assert fixed.remaining == () and fixed.parity is not None and fixed.parity.wanted_db == 60
 
 
+def test_an_attribute_at_its_default_does_not_hold_up_an_older_opset() -> None:
+    """Reshape has `allowzero` since opset 14, and PyTorch writes its default; 1 means something that 13 can't say."""
+
+    def reshaped(allow: int) -> ModelProto:
+        s = Sketch()
+        shape = s.constant("shape", np.array([1, 3, 32 * 48]))
+        s.node("Reshape", [s.relu("x"), shape], "y", allowzero=allow)
+        return s.model({"y": [1, 3, 32 * 48]}, opset=17)
+
+    fixed = fix(reshaped(0), find("jetpack-4.6"))
+    assert fixed.model.opset_import[0].version == 13 and fixed.remaining == ()
+    assert fix(reshaped(1), find("jetpack-4.6")).repairs == ()
+
+
 def test_no_pairs_for_tensorrt_11_is_a_warning() -> None:
     assert "implicit" in rules(tiny(), "jetpack-7.x") and "implicit" not in rules(tiny(), "jetpack-6.x")
 

@@ -299,7 +299,7 @@ def test_a_bundle_gives_its_int8_file_and_fp32_where_that_is_asked_for(int8: Mod
     plan_of(tmp_path, "int8")
     with pytest.raises(BundleError, match=r"fp32\.onnx is missing"):
         plan_of(tmp_path, "fp16")
-    with pytest.raises(InputError, match="no network at"):
+    with pytest.raises(InputError, match="there is nothing at"):
         plan_of(tmp_path / "none.onnx")
 
 

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tiny_onnx import SHAPE, Sketch, feeds, tiny
 
+from edgecnn import zoo
 from edgecnn.build.lint import check_model
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.data import Sample, open_dataset
+from edgecnn.data.calibration import open_list
 from edgecnn.errors import InputError, ModelError, RecipeError
+from edgecnn.export import write
 from edgecnn.quantize import run_stage, stage
 from edgecnn.quantize import settings as stage_settings
 from edgecnn.quantize.correct import corrected, measure
@@ -82,6 +85,15 @@ def test_entropy_clips_a_lone_outlier_and_keeps_an_even_spread() -> None:
     even.add(random.uniform(-1, 1, 100_000).astype(np.float32))
     assert 2 < amax(outlier, "entropy") < 15
     assert amax(even, "entropy") > 0.95
+
+
+def test_entropy_keeps_values_that_all_lie_far_from_zero() -> None:
+    """A gate of OSNet's: a sigmoid's few values around 0.6, and a lone one that ends where some clip does."""
+    values = np.random.default_rng(0).normal(0.6, 0.05, 1280)
+    for lone in np.linspace(0.1, 0.11, 40):
+        gate = Histogram(2048)
+        gate.add(np.append(values, lone).astype(np.float32))
+        assert gate.clipped(amax(gate, "entropy")) < 0.05
 
 
 @pytest.mark.parametrize(("clip", "error"), [(127.0, 0.25 * 10), (63.5, 63.5**2), (31.75, 95.25**2)])
@@ -150,6 +162,26 @@ def test_ranges_from_an_earlier_quantize(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(InputError, match=words):
             stage.quantize(tiny(), feeds(), QuantizeSection(ranges_from=path))
+
+
+def test_the_shipped_ranges_fit_the_shipped_network_and_give_their_scales(tmp_path: Path) -> None:
+    """The layers without a range are those that `quantize` keeps float by themselves; slimming renames none."""
+    root = Path(__file__).resolve().parents[1]
+    path, recipe = root / "calibration" / "adas.ranges.json", load_recipe(root / "recipes" / "adas.yaml")
+    known = json.loads(path.read_text("utf-8"))
+    assert known["method"] == recipe.quantize.ranges and known["percentile"] == recipe.quantize.percentile
+    assert known["pictures"] == len(open_list(recipe.quantize.calibration or Path()))
+    weights = zoo.weights_path(recipe.model)
+    assert weights is not None
+    net, spec = zoo.load(weights, zoo.spec_for(recipe.model))
+    write(net, spec, tmp_path / "road.onnx", 17)
+    model = prepare(load(tmp_path / "road.onnx"))
+    nodes = {node.name: node for node in model.graph.node}
+    without = {name for name in plan(model).kernels if nodes[name].input[0] not in known["amax"]}
+    chosen = plan(model, without)
+    assert set(chosen.tensors) == set(known["amax"]) and 0 < len(without) < 10
+    again = scales(chosen, stage.given(path, chosen.tensors))
+    assert {name: scale * 127 for name, scale in again.items()} == pytest.approx(known["amax"], rel=1e-12)
 
 
 def test_dead_and_broken_tensors() -> None:

@@ -450,7 +450,7 @@ def test_the_command_and_the_page(
     other = replace(bundle, stages={**bundle.stages, "quantize": replace(bundle.stages["quantize"], key="another")})
     assert "What INT8 costs" not in write_report(other, tmp_path / "report.html").read_text("utf-8")
     assert called(str(tmp_path / "missing.yaml")) == InputError.exit_code
-    assert "no recipe at" in capsys.readouterr().err
+    assert "there is nothing at" in capsys.readouterr().err
 
 
 def test_the_frontier_rises_and_is_well_formed() -> None:

@@ -98,6 +98,17 @@ def test_a_network_is_what_it_asks_for(int8: ModelProto) -> None:
     assert all(x.input == "Float" for x in readers.network(tiny()))
 
 
+def test_a_small_convolution_inside_of_a_generated_kernel() -> None:
+    """OSNet's gate: fc1 has a kernel of its own; fc2 is computed where its input is made, rounded to INT8 there."""
+    lines = (ENGINES / "rtx-1.7.1.116-gate.log").read_text("utf-8").splitlines()
+    first, second = (f"/conv2/conv2.0/gate/{name}_3/Conv" for name in ("fc1", "fc2"))
+    layers = readers.log(lines)
+    assert [(layer.kernel, layer.inside) for layer in layers] == [(False, ""), (True, ""), (False, "Int8")]
+    assert str(xray(layers, (first, second))) == "2 of 2 kernels are INT8"
+    in_float = readers.log(line.replace("RounCastConcCorr", "Corr") for line in lines)
+    assert xray(in_float, (first, second)).floats == (second,)
+
+
 # --- two placements -------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edgecnn import onnxfile
 from edgecnn.build.lint import meant
-from edgecnn.bundle import Bundle, atomic
+from edgecnn.bundle import atomic, network_at
 from edgecnn.errors import InputError, ModelError
 
 KERNELS = ("Conv", "Gemm")
@@ -185,9 +185,7 @@ def export(source: Path, out: Path, version: str) -> list[Path]:
 
     Raises InputError, BundleError or ModelError before anything is written.
     """
-    path = Bundle.read(source).file("int8") if source.is_dir() else source
-    if not path.is_file():
-        raise InputError(f"there is nothing at {path}", wanted="a bundle or a Q/DQ network (.onnx)")
+    path = network_at(source, "int8")
     model = onnxfile.read(path)
     found = calibration(model)
     texts = {out: write(found, version).encode(), out.with_suffix(".onnx"): strip(model).SerializeToString()}

@@ -27,6 +27,7 @@ _LINE = re.compile(
     r"^Name: (?P<name>\S+), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)\], Constants: \[(?P<constants>.*)\], "
     r"Outputs: \[(?P<outputs>.*)\], TacticName: (?P<tactic>.*?), StreamId:.*?Metadata: ?(?P<metadata>.*)$"
 )
+_GENERATED = re.compile(r"(RounCast(?:Conc)?)?Corr")  # a convolution among what a generated kernel does, in its name
 _TENSOR = re.compile(r"Dimensions: \[([^\]]*)\].*?Datatype: (\w+)")  # a variable dimension is no number
 NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _PLUMBING = re.compile(r"(_Q|_DQ|_Cast|\.weight|\.bias)$|quantize", re.IGNORECASE)
@@ -54,6 +55,7 @@ class Layer:
     nodes: tuple[str, ...]  # ONNX nodes that went into it
     weights: int = 0  # how many numbers its constants hold
     reformat: bool = False  # it only moves data into another order or type
+    inside: str = ""  # a kernel generated around a small convolution: what type that one multiplies in
 
     @property
     def kernel(self) -> bool:
@@ -75,6 +77,8 @@ def log(lines: Iterable[str]) -> tuple[Layer, ...]:
             continue  # a wait or a signal between streams computes nothing
         tensors = {part: _TENSOR.findall(match[part]) for part in ("inputs", "outputs", "constants")}
         first = {part: rows[0][1] if rows else "" for part, rows in tensors.items()}
+        generated = _GENERATED.search(match["name"]) if match["kind"] == "kgen" else None
+        rounded = generated and generated[1] and any(kind == "Int8" for _, kind in tensors["constants"])
         found.append(
             Layer(
                 match["name"],
@@ -85,6 +89,7 @@ def log(lines: Iterable[str]) -> tuple[Layer, ...]:
                 tuple(NODE.findall(match["metadata"])),
                 sum(math.prod(int(n) for n in dims.split(",") if n.isdigit()) for dims, _ in tensors["constants"]),
                 moves(match["tactic"]),
+                "" if generated is None else "Int8" if rounded else first["inputs"],
             )
         )
     return tuple(found)

@@ -100,6 +100,10 @@ def xray(layers: Sequence[Layer], meant: Sequence[str], source: str = "", halves
     one of FP16 input and constants does: TensorRT for RTX multiplies a matrix by one vector in such a layer.
     """
     state = _seen([x for x in layers if x.kernel], meant, "Int8")
+    seen = set(state)  # a generated kernel also names the convolution before it, whose bias it adds
+    for layer in layers:
+        for node in set(layer.nodes).intersection(meant) - seen if layer.inside else ():
+            state[node] = state.get(node, False) or layer.inside == "Int8"
     if not state and meant:
         return XRay(len(meant), None, (), tuple(meant), tuple(layers), source)
     return XRay(

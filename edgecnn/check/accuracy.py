@@ -1,7 +1,8 @@
 """The figures themselves: every precision sees the same pictures, each through its own preprocess and decoder.
 
 A classifier: top-1, top-5. A detector: average precision by COCO's rules; on sequences (simulator drives, MOT) HOTA,
-MOTA and IDF1 as well, through the very loop that the board runs, all classes together.
+MOTA and IDF1 as well, through the very loop that the board runs, all classes together. An embedding: how near its
+vectors are to those in FP32; the pictures need no truth.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from edgecnn.data import CLASSES, Dataset, class_map, open_dataset
 from edgecnn.data.narrow import Narrowed
 from edgecnn.errors import InputError, ModelError
 from edgecnn.metrics.detection import evaluate_detections
+from edgecnn.metrics.likeness import likeness
 from edgecnn.metrics.topk import topk
 from edgecnn.metrics.tracking import evaluate_tracks
 from edgecnn.progress import bar
@@ -37,15 +39,21 @@ Figures = dict[str, float]
 def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) -> tuple[dict[str, Figures], int]:
     """precision -> metric -> value, and the number of pictures."""
     backends: dict[str, Backend] = {p: open_backend(bundle, p) for p in precisions}
-    return measured(bundle.require_model(), backends, data, RunSettings.of(bundle))
+    model = bundle.require_model()
+    if model.task == "embed":
+        backends = {"fp32": open_backend(bundle, "fp32"), **backends}
+    figures, count = measured(model, backends, data, RunSettings.of(bundle))
+    return {p: figures[p] for p in precisions}, count
 
 
 def measured(
     model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
 ) -> tuple[dict[str, Figures], int]:
-    """The same of any backends, by name."""
+    """The same of any backends, by name; for embeddings `fp32` must be among them."""
     if model.task == "classify":
         return _classify(model, backends, data)
+    if model.task == "embed":
+        return _embed(model, backends, data)
     if data.kind in ("sim_drive", "mot"):
         return _track(model, backends, data, settings)
     return _detect(model, backends, data, settings)
@@ -67,6 +75,20 @@ def _classify(model: ModelSpec, backends: Mapping[str, Backend], data: DataSecti
             advance(1)
     figures: dict[str, Figures] = {p: topk(np.stack(rows), np.array(labels)) for p, rows in scores.items()}
     return figures, len(labels)
+
+
+def _embed(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> tuple[dict[str, Figures], int]:
+    """FP32 must be among the backends: the others are held against it."""
+    dataset, preprocess = open_dataset(data), Preprocess(model)
+    vectors: dict[str, list[Any]] = {p: [] for p in backends}
+    with bar("check", len(dataset)) as advance:
+        for i in range(len(dataset)):
+            tensor, _ = preprocess(dataset[i].bgr)
+            for p, backend in backends.items():
+                vectors[p].append(next(iter(backend({model.input.name: tensor}).values()))[0].copy())
+            advance(1)
+    rows = {p: np.stack(found) for p, found in vectors.items()}
+    return {p: likeness(found, rows["fp32"]) for p, found in rows.items()}, len(dataset)
 
 
 def labelled(model: ModelSpec, data: DataSection) -> Dataset:

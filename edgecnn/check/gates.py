@@ -21,7 +21,7 @@ from edgecnn.recipe import CheckSection
 
 Figures = Mapping[str, float]  # metric -> value; shares in [0, 1] but for the counts
 COUNTS = {"switches", "hits", "misses", "false"}  # no share, and for most of them less is better: never a gate
-HEADLINES = ("AP", "AP50", "HOTA", "MOTA", "IDF1", "top1", "top5")  # held against a baseline
+HEADLINES = ("AP", "AP50", "HOTA", "MOTA", "IDF1", "top1", "top5", "cosine", "nearest")  # held against a baseline
 
 
 @dataclass(frozen=True)

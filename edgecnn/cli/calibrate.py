@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecnn.cli.common import Json, app, columns, show
+from edgecnn.cli.common import Json, RecipeOrBundle, app, columns, opened, show
 from edgecnn.errors import GateFailed
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(metavar="RECIPE|BUNDLE", help="The network that is calibrated.")],
+    model: RecipeOrBundle,
     audit: Annotated[bool, typer.Option("--audit", help="Judge the calibration pictures.")] = False,
     pick: Annotated[
         int | None, typer.Option(metavar="K", min=1, help="Pick the K most useful pictures of --data for --out.")
@@ -30,10 +30,7 @@ def calibrate(
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 9 if the audit finds something.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Audit calibration pictures, or pick them.
-
-    A recipe's stages are run as far as these need it.
-    """
+    """Audit calibration pictures, or pick them."""
     if audit == (pick is not None):
         raise typer.BadParameter("name one of --audit and --pick K", param_hint="--audit")
     if audit:
@@ -48,7 +45,7 @@ def calibrate(
 def _audit(model: Path, data: Path | None, strict: bool, as_json: bool) -> None:
     from edgecnn.quantize.audit import audit
 
-    bundle, recipe = _opened(model, "quantize")
+    bundle, recipe = opened(model, "quantize")
     found = audit(bundle, _pictures(bundle, recipe, data), _reference(bundle, recipe))
     show(as_json, (found.json(), columns(found.table())))
     if strict and found.findings:
@@ -58,23 +55,11 @@ def _audit(model: Path, data: Path | None, strict: bool, as_json: bool) -> None:
 def _pick(model: Path, count: int, data: Path, out: Path, as_json: bool) -> None:
     from edgecnn.quantize.pick import pick_list
 
-    bundle, _ = _opened(model, "export")
+    bundle, _ = opened(model, "export")
     picked = pick_list(bundle, data, count, out)
     line = f"{len(picked.entries)} of {picked.among} pictures; ranges are {picked.apart:.1%} from those of all: {out}"
     names = [entry.path for entry in picked.entries]
     show(as_json, ({"list": out, "among": picked.among, "apart": picked.apart, "pictures": names}, line))
-
-
-def _opened(model: Path, stage: str) -> tuple[Bundle, Recipe | None]:
-    """A bundle as it is; a recipe's own, brought up to date as far as a stage."""
-    from edgecnn.bundle import Bundle
-
-    if not model.is_file():
-        return Bundle.read(model), None
-    from edgecnn.compile import compile_recipe
-    from edgecnn.recipe import load
-
-    return compile_recipe(model, until=stage).bundle, load(model)
 
 
 def _pictures(bundle: Bundle, recipe: Recipe | None, data: Path | None) -> Dataset:

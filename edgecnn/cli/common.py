@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecnn.errors import InputError
 from edgecnn.progress import columns as columns
+
+if TYPE_CHECKING:
+    from edgecnn.bundle import Bundle
+    from edgecnn.recipe import Recipe
 
 EPILOG = """\
 Exit codes: 0 done; 1 a fault of edgecnn's own; 2 wrong command line; 3 unusable input file, folder or stream;
@@ -47,10 +52,32 @@ class Policy(str, Enum):
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
+RecipeOrBundle = Annotated[
+    Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A bundle, or a recipe, whose stages are run as far as needed.")
+]
 BundleOut = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The bundle's folder; runs/NAME.bundle unless given.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def opened(path: Path, stage: str, out: Path | None = None) -> tuple[Bundle, Recipe | None]:
+    """A bundle as it is; a recipe's own, brought up to date as far as a stage, and the recipe.
+
+    Raises InputError (exit code 3) where there is nothing, BundleError (5) for a folder that is no bundle or lacks
+    what is asked of it, RecipeError (4) for a file that is no recipe: as every command does.
+    """
+    if path.is_dir():
+        from edgecnn.bundle import Bundle
+
+        return Bundle.read(path), None
+    from edgecnn.compile import compile_recipe
+    from edgecnn.recipe import load
+
+    if not path.exists():
+        raise InputError(f"there is nothing at {path}", wanted="a recipe (.yaml), or a bundle")
+    recipe = load(path)
+    return compile_recipe(path, out, until=stage).bundle, recipe
 
 
 def show(as_json: bool, result: tuple[Any, str]) -> None:

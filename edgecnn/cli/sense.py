@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgecnn.cli.common import BundleOut, Json, app, columns, show
+from edgecnn.cli.common import BundleOut, Json, RecipeOrBundle, app, columns, opened, show
 
 
 @app.command()
 def sense(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="BUNDLE|RECIPE", help="A quantised bundle, or a recipe, which is quantised first."),
-    ],
+    path: RecipeOrBundle,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -34,12 +30,10 @@ def sense(
     What each layer costs, with what TensorRT fuses into it, by top-1 or AP50; the smallest set to keep in float for
     --max-drop. Evaluations are kept in BUNDLE/sense: a run that was stopped goes on.
     """
-    from edgecnn.bundle import Bundle
-    from edgecnn.compile import compile_recipe
     from edgecnn.sense import sense as measure
     from edgecnn.sense import summary, table
 
-    bundle = Bundle.read(path) if path.is_dir() else compile_recipe(path, out, until="quantize").bundle
+    bundle, _ = opened(path, "quantize", out)
     result = measure(bundle, max_drop=max_drop, pictures=pictures)
     rows = table(result)
     hidden = len(result["units"]) + 1 - len(rows)

@@ -5,7 +5,21 @@ The order matters: the bytes are walked before protobuf sees them (`wire`), exte
 """
 
 from edgecnn.onnxfile.bounds import LIMIT, Room, memory
+from edgecnn.onnxfile.fold import fix_axes, fold
 from edgecnn.onnxfile.graph import PAIR, View, attribute, set_nodes, sweep, without_pairs
 from edgecnn.onnxfile.guard import read
 
-__all__ = ["LIMIT", "PAIR", "Room", "View", "attribute", "memory", "read", "set_nodes", "sweep", "without_pairs"]
+__all__ = [
+    "LIMIT",
+    "PAIR",
+    "Room",
+    "View",
+    "attribute",
+    "fix_axes",
+    "fold",
+    "memory",
+    "read",
+    "set_nodes",
+    "sweep",
+    "without_pairs",
+]

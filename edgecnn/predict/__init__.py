@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgecnn.build.targets import TARGETS, Target, lookup
-from edgecnn.bundle import Bundle
+from edgecnn.bundle import network_at
 from edgecnn.errors import BuildError
 from edgecnn.recipe import BuildSection
 
@@ -71,26 +71,17 @@ class Prediction:
         return "no" if 1e3 / fps < self.graph_ms / worst else "perhaps"
 
 
-def open_network(path: Path, precision: Precision | None = None) -> Path:
-    """The ONNX file to predict on: of a bundle the one typed in FP16 where one was built and no precision is asked for,
-    else the INT8 one, or the FP32 one where that is asked for or all there is.
-
-    Raises BundleError.
-    """
-    if not path.is_dir():
-        return path
-    bundle = Bundle.read(path)
-    if precision is None and bundle.has("half"):
-        return bundle.file("half")
-    return bundle.file("int8" if precision in (None, "int8") and bundle.has("int8") else "fp32")
-
-
 def plan_of(path: Path, precision: Precision | None = None) -> Plan:
-    """Kernels of a bundle or an ONNX file. Raises BundleError, InputError, ModelError."""
+    """Kernels of an ONNX file, or of a bundle: of its network typed in FP16 where one was built and no precision is
+    asked for, else of the INT8 one, or of the FP32 one where that is asked for or all there is.
+
+    Raises BundleError, InputError, ModelError.
+    """
     from edgecnn.predict.kernels import plan
     from edgecnn.quantize.graph import load
 
-    return plan(load(open_network(path, precision)), precision)
+    first = {None: ("half", "int8"), "int8": ("int8",)}.get(precision, ())
+    return plan(load(network_at(path, *first, "fp32")), precision)
 
 
 def predict(plan: Plan, name: str, precision: Precision | None = None) -> Prediction:

@@ -16,7 +16,7 @@ from edgecnn.errors import MissingDependency
 if TYPE_CHECKING:
     from edgecnn.recipe import Recipe
 
-VERSION = 4
+VERSION = 5
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:

@@ -202,6 +202,8 @@ def _figures(values: NDArray[np.float64]) -> str:
 
 
 def _classes(spec: ModelSpec, data: Dataset, looks: Sequence[Look]) -> Check:
+    if spec.task == "embed":
+        return Check("classes", "not looked at: the network tells none")
     seen = {data.classes[label] for look in looks for label in look.labels if label < len(data.classes)}
     if not seen:
         return Check("classes", "not looked at: the pictures have no labels")
@@ -215,8 +217,9 @@ def _classes(spec: ModelSpec, data: Dataset, looks: Sequence[Look]) -> Check:
 def _preprocess(bundle: Bundle, spec: ModelSpec, data: Dataset) -> list[Check]:
     """Does another preprocess, or the other order of channels, tell the network more?"""
     names = ("channel order", "preprocess")
-    if len(data) < LEAST_TRIED:
-        return [Check(name, f"not looked at: fewer than {LEAST_TRIED} pictures") for name in names]
+    if len(data) < LEAST_TRIED or spec.task == "embed":
+        lacking = "a vector names nothing" if spec.task == "embed" else f"fewer than {LEAST_TRIED} pictures"
+        return [Check(name, f"not looked at: {lacking}") for name in names]
     rows = range(0, len(data), -(-len(data) // TRIED))
     told = trial(bundle, [data[row].bgr for row in rows], {"": spec} | variants(spec))
     own = told.pop("")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 from onnx import ModelProto, helper, numpy_helper, version_converter
-from onnx.reference import ReferenceEvaluator
 
 from edgecnn.errors import ModelError
-from edgecnn.onnxfile import Room, View, attribute, sweep, without_pairs
+from edgecnn.onnxfile import View, attribute, fold, sweep, without_pairs
 from edgecnn.onnxfile import read as load
 
 __all__ = ["OPSET", "View", "attribute", "load", "prepare", "without_pairs"]
@@ -27,7 +26,7 @@ def prepare(model: ModelProto) -> ModelProto:
     result.CopyFrom(model if opset >= OPSET else version_converter.convert_version(model, OPSET))
     if any(t.data_type == onnx.TensorProto.FLOAT16 for t in result.graph.initializer):
         raise ModelError("the network holds float16 weights", wanted="float32: one INT8 form then fits every TensorRT")
-    _constants(result)
+    fold(result)
     _identities(result)
     _batch_norms(result)
     _gemms(result)
@@ -35,39 +34,6 @@ def prepare(model: ModelProto) -> ModelProto:
     sweep(result)
     del result.graph.value_info[:]
     return result
-
-
-def _constants(model: ModelProto) -> None:
-    """Constant nodes, and nodes that read only constants, become initialisers."""
-    graph = model.graph
-    given = {t.name for t in graph.initializer}
-    inputs = [i for i in graph.input if i.name not in given]  # before IR 4 initialisers were inputs too
-    del graph.input[:]
-    graph.input.extend(inputs)
-    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    kept, room = [], Room(model)
-    for node in graph.node:
-        feeds = [name for name in node.input if name]
-        closed = all(name in values for name in feeds) and not any(
-            a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in node.attribute
-        )
-        if not closed or node.op_type.startswith("Random") or any(o.name in node.output for o in graph.output):
-            kept.append(node)
-            continue
-        room.take(node)
-        single = helper.make_graph(
-            [node],
-            "fold",
-            [helper.make_value_info(n, onnx.TypeProto()) for n in dict.fromkeys(feeds)],
-            [helper.make_value_info(n, onnx.TypeProto()) for n in node.output],
-        )
-        one = helper.make_model(single, opset_imports=model.opset_import)
-        outputs = ReferenceEvaluator(one).run(None, {name: values[name] for name in feeds})
-        for name, value in zip(node.output, outputs, strict=True):
-            values[name] = np.asarray(value)
-            graph.initializer.append(numpy_helper.from_array(values[name], name))
-    del graph.node[:]
-    graph.node.extend(kept)
 
 
 def _identities(model: ModelProto) -> None:

@@ -22,6 +22,7 @@ from edgecnn.scene import F32
 
 Method = Literal["percentile", "entropy", "mse", "max"]
 QUANTISED = 128  # magnitudes that int8 tells apart
+CLIPPED = 0.05  # at most, of the values, by least divergence
 CLIPS = 256  # clips that are tried, evenly spaced up to the maximum
 TINY = 1e-20  # a tensor that never exceeds this is dead
 
@@ -121,7 +122,11 @@ def methods(tensors: Sequence[str], ranges: Mapping[str, Method]) -> dict[str, M
 
 def _least_divergence(counts: NDArray[np.int64], candidates: int = 256) -> int:
     """The number of bins to keep. The mass beyond joins the last kept bin; zeros would drown all else, so the first bin
-    counts like the second, as NVIDIA's calibrators have it."""
+    counts like the second, as NVIDIA's calibrators have it.
+
+    Where the values lie far from 0, such as those of a sigmoid gate, a clip that leaves one of them inside diverges not
+    at all: all mass is in one bin, before and after. So none is tried that clips more than CLIPPED.
+    """
     counts = counts.astype(np.float64)
     counts[0] = counts[1]
     filled = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 1
@@ -130,6 +135,8 @@ def _least_divergence(counts: NDArray[np.int64], candidates: int = 256) -> int:
     best, kept = np.inf, filled
     for edge in np.unique(np.linspace(QUANTISED, filled, candidates).astype(int)):
         inside = counts[:edge]
+        if counts[edge:].sum() > CLIPPED * counts.sum():
+            continue
         reference = inside.copy()
         reference[-1] += counts[edge:].sum()
         starts = (np.arange(QUANTISED) * edge) // QUANTISED

@@ -70,7 +70,8 @@ def _header(bundle: Bundle, check: Json) -> str:
         verdict, kind = f"{len(gates)} of {len(gates)} gates passed" if gates else "measured, no gates set", "good"
     model, line = bundle.model, "no model yet"
     if model:
-        line = f"{model.arch}, {model.task}, input {model.width} × {model.height}, {len(model.classes)} classes"
+        line = f"{model.arch}, {model.task}, input {model.width} × {model.height}"
+        line += f", {len(model.classes)} classes" if model.classes else ""
     when = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f"<header><div><h1>{escape(bundle.name)}</h1><p>{escape(line)} · {when}</p></div>"
@@ -95,7 +96,7 @@ def _cards(bundle: Bundle, bench: Json, check: Json, runs: Sequence[Run]) -> str
     if ratio is not None:
         cards.append(("INT8 speed over FP32", f"{ratio:.2f} ×"))
     shipped = list(check["figures"].values())[-1] if check else {}
-    for metric in ("AP50", "HOTA", "top1"):
+    for metric in ("AP50", "HOTA", "top1", "cosine"):
         if shipped.get(metric) is not None:
             cards.append((f"{metric}, INT8" if len(check["figures"]) > 1 else metric, f"{shipped[metric]:.3f}"))
     if runs:

@@ -17,7 +17,7 @@ import numpy as np
 from edgecnn.backends import Array
 from edgecnn.bundle import ModelSpec
 from edgecnn.check.accuracy import FAINT, Vocabulary, boxed, labelled
-from edgecnn.errors import InputError
+from edgecnn.errors import InputError, ModelError
 from edgecnn.metrics.detection import evaluate_detections
 from edgecnn.metrics.topk import topk
 from edgecnn.progress import tracked
@@ -43,8 +43,10 @@ class Exam:
         """At most so many pictures of a check's data, spread evenly over it; `iou`: of the suppression.
 
         Raises InputError where the data is missing or holds no picture that the network can be judged on, ModelError
-        where its classes are not the network's.
+        for an embedding or where its classes are not the network's.
         """
+        if model.task == "embed":
+            raise ModelError("an embedding, which is never right or wrong", wanted="a classifier or a detector")
         classify = model.task == "classify"
         dataset = labelled(model, data) if classify else boxed(model, data)
         words = None if classify else Vocabulary.of(model.classes, dataset.classes)

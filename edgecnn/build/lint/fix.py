@@ -52,7 +52,9 @@ def fix(model: ModelProto, target: Profile, feeds: Sequence[Feeds] = ()) -> Fixe
     if not parity.ok:
         raise ModelError(
             f"the repaired network answers otherwise ({parity}), after {len(done)} repairs, the last {done[-1]}",
-            do="Nothing was written; quantise the float network with edgecnn instead",
+            do="Nothing was written; "
+            + ("" if feeds else "compare them on pictures with --inputs, or ")
+            + "quantise the float network with edgecnn",
         )
     return Fixed(result, tuple(done), tuple(check_model(result, target)), parity)
 

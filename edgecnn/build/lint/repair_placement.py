@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from onnx import ModelProto, version_converter
+from onnx import ModelProto, NodeProto, defs, helper, version_converter
 
 from edgecnn.build.lint.net import DQ, Net, Q, dequantised, hides_relu, label
 from edgecnn.build.lint.network import opset_of
@@ -102,6 +102,8 @@ def convert(model: ModelProto, target: Profile) -> list[Repair]:
 def _relabelled(model: ModelProto, opset: int) -> ModelProto | None:
     result = ModelProto()
     result.CopyFrom(model)
+    for node in result.graph.node:
+        _plain(node, opset_of(model), opset)
     for entry in result.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = opset
@@ -110,3 +112,15 @@ def _relabelled(model: ModelProto, opset: int) -> ModelProto | None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
         return None
     return result
+
+
+def _plain(node: NodeProto, was: int, opset: int) -> None:
+    """Without the attributes that the older operator lacks and that stand at their default, such as Reshape's
+    allowzero = 0 of opset 14, which PyTorch writes: they say nothing."""
+    try:
+        newer, older = (defs.get_schema(node.op_type, number, node.domain).attributes for number in (was, opset))
+    except defs.SchemaError:
+        return  # an operator that one of the two lacks: for the checker to say
+    for attribute in [a for a in node.attribute if a.name in newer and a.name not in older]:
+        if helper.get_attribute_value(attribute) == helper.get_attribute_value(newer[attribute.name].default_value):
+            node.attribute.remove(attribute)
