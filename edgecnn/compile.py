@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,16 +53,16 @@ class Compiled:
 
 
 def compile_recipe(
-    path: Path | str, out: Path | None = None, *, until: str = "build", search: Mapping[str, Any] | None = None
+    path: Path | str, out: Path | None = None, *, until: str = "build", change: Callable[[Recipe], Recipe] | None = None
 ) -> Compiled:
     """Bring a recipe's bundle up to date, as far as stage `until`. `out` is runs/<recipe name>.bundle unless given.
 
-    With a `search` (keys of SearchStep) slimming is one to this target: `Recipe.searching`.
+    `change` is what the command line asks of the recipe for this once, such as `Recipe.searching`.
     A stage that fails leaves the manifest as it was. Raises every EdgecnnError that a stage may raise, RecipeError
     where the recipe has no stage `until`, BundleError where the folder holds something else, or another compile runs.
     Under torchrun the first process does all this, and the others help it to train.
     """
-    recipe = load(path) if search is None else load(path).searching(**search)
+    recipe = load(path) if change is None else change(load(path))
     stages = _planned(recipe)
     if until not in stages:
         if until != STAGES[-1]:

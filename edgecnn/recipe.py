@@ -338,6 +338,11 @@ class Recipe(Section):
         changed = section.model_copy(update={"steps": (*kept, SlimStep(search=found))})
         return self.model_copy(update={"slim": changed})
 
+    def building(self, **given: Any) -> Recipe:
+        """The same with these keys of its `build` section, those that are None left as they are."""
+        section = (self.build or BuildSection()).model_copy(update={k: v for k, v in given.items() if v is not None})
+        return self.model_copy(update={"build": section})
+
 
 def _with_data(key: str, section: Any, data: dict[str, Any], few: dict[str, Any]) -> Any:
     """A raw section, or what else stands in its place, with the data that it does not name."""

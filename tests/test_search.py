@@ -264,7 +264,7 @@ def test_a_recipe_slims_to_a_target(tmp_path: Path, pictures: DataSection, quick
         f"name: tiny\nmodel: {{arch: lenet5, classes: [dark, light]}}\ntrain: {{data: {data}, epochs: 1}}\n"
         f"slim:\n  steps: [{{finetune: {{data: {data}, epochs: 1}}}}]\n  check: {data}\n"
     )
-    done = compile_recipe(recipe, tmp_path / "b", until="slim", search={"macs": 0.6})
+    done = compile_recipe(recipe, tmp_path / "b", until="slim", change=lambda r: r.searching(macs=0.6))
     facts = done.bundle.stages["slim"].facts
     assert facts["after"]["macs"] <= 0.6 * facts["before"]["macs"] and (tmp_path / "b" / STATE).is_file()
     assert facts["search"]["points"]["uniform"]

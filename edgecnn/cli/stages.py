@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgecnn.cli.common import BundleOut, Json, Policy, RecipePath, app, show
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from edgecnn.compile import Compiled
+    from edgecnn.recipe import Recipe
 
 
 @app.command()
@@ -56,7 +59,8 @@ def slim(
             raise typer.BadParameter("it needs --target-latency, --target-macs or --max-drop", param_hint="--policy")
         _stage("slim", recipe, out, as_json)
     else:
-        _stage("slim", recipe, out, as_json, {**target, "policy": policy.value if policy else None})
+        wanted = {**target, "policy": policy.value if policy else None}
+        _stage("slim", recipe, out, as_json, lambda r: r.searching(**wanted))
 
 
 def _count(text: str | None) -> float | None:
@@ -92,6 +96,12 @@ def quantize(recipe: RecipePath, out: BundleOut = None, as_json: Json = False) -
 def build(
     recipe: RecipePath,
     out: BundleOut = None,
+    target: Annotated[
+        str | None, typer.Option(help="In place of the recipe's build.target; see `edgecnn targets`.")
+    ] = None,
+    precision: Annotated[
+        Literal["int8", "int8+fp16", "fp16"] | None, typer.Option(help="In place of the recipe's build.precision.")
+    ] = None,
     emit_script: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Build nothing: write build.sh and its files for the board.")
     ] = None,
@@ -106,19 +116,23 @@ def build(
     """Build the TensorRT engine.
 
     Runs the stages before it where they are not up to date. A board without Python 3.10 (JetPack 4.6, 5.1) builds with
-    the script: one trtexec command, for the recipe's build.target.
+    the script: one trtexec command.
     """
+
+    def change(r: Recipe) -> Recipe:
+        return r.building(target=target, precision=precision) if target or precision else r
+
     if emit_script is None:
         if trt or implicit:
             raise typer.BadParameter("it needs --emit-script", param_hint="--trt" if trt else "--implicit")
-        _stage("build", recipe, out, as_json)
+        _stage("build", recipe, out, as_json, change)
         return
     from edgecnn.build import options, section_of
     from edgecnn.build.script import emit
     from edgecnn.compile import compile_recipe
     from edgecnn.recipe import load
 
-    section = section_of(load(recipe))
+    section = section_of(change(load(recipe)))
     bundle = compile_recipe(recipe, out, until="quantize").bundle
     files = emit(
         bundle,
@@ -132,10 +146,12 @@ def build(
     show(as_json, ({"files": files}, "\n".join(map(str, files))))
 
 
-def _stage(stage: str, recipe: Path, out: Path | None, as_json: bool, search: dict[str, Any] | None = None) -> None:
+def _stage(
+    stage: str, recipe: Path, out: Path | None, as_json: bool, change: Callable[[Recipe], Recipe] | None = None
+) -> None:
     from edgecnn.compile import compile_recipe
 
-    done = compile_recipe(recipe, out, until=stage, search=search)
+    done = compile_recipe(recipe, out, until=stage, change=change)
     if done.steps:  # none: a process that torchrun started to help the first one
         show(as_json, _compiled(done))
 
