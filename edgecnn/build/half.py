@@ -29,7 +29,7 @@ OPSET = 19  # scales set the type of a pair; TensorRT 10.3 reads 20
 LARGEST = 65504.0  # of FP16
 COUNT = 2048  # FP16 holds every whole number up to here, and of those above not every one
 WEIGHT_DB = 60.0  # rounding to FP16 costs 70 dB and more; numbers below 6.1e-5 lose bits, and below 6e-8 all
-SCALE_ERROR = 2.0**-10  # the same of a scale: twice the rounding of a number that FP16 holds well
+SCALE_ERROR = 2.0**-8  # the same of a scale: the last of 127 levels moves by half a level
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 SUMS = ("GlobalAveragePool", "AveragePool", "ReduceMean", "ReduceSum")
