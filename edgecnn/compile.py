@@ -68,6 +68,10 @@ def compile_recipe(
         if until != STAGES[-1]:
             raise RecipeError(f"{path}: {_missing(until, recipe)}; its stages are {', '.join(stages)}")
         until = stages[-1]
+    if until == "build":
+        from edgecnn.build import require_target
+
+        require_target(recipe)
     folder = out or Path("runs") / f"{recipe.name}.bundle"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and int(os.environ.get("RANK", "0")) > 0:
         return _assist(folder, recipe, stages)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -19,7 +20,7 @@ from edgecnn.build.script import emit, trtexec
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.errors import BuildError, EdgecnnError
 from edgecnn.quantize.stage import quantize
-from edgecnn.recipe import QuantizeSection
+from edgecnn.recipe import BuildSection, QuantizeSection, Recipe, load
 
 FILES = {"int8": "model.int8.onnx", "fp32": "model.onnx"}
 
@@ -264,6 +265,49 @@ def test_the_command_quantises_and_writes_the_folder(
     assert [path.name for path in files] == ["build.sh", "SHA256SUMS", "model.onnx", "calib.cache"]
     script = files[0].read_text("utf-8")
     assert "--calib=calib.cache" in script and "workspace=99\n" in script and '"--workspace=$workspace"' in script
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--target", "nano"], 7, "cannot run INT8"),
+        (["--target", "orinn"], 7, "did you mean 'orin'"),
+        (["--target", "nano", "--precision", "int4"], 2, "Invalid value"),
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    said: str,
+) -> None:
+    recipe, out = tmp_path / "r.yaml", tmp_path / "b"
+    recipe.write_text("name: t\nmodel: {arch: lenet5}\n", "utf-8")
+    monkeypatch.setattr(sys, "argv", ["edgecnn", "build", str(recipe), "--out", str(out), *options])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == code and said in capsys.readouterr().err and not out.exists()
+
+
+def test_target_and_precision_take_the_place_of_the_recipes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Bundle
+) -> None:
+    recipe, asked = tmp_path / "r.yaml", []
+    recipe.write_text("name: t\nmodel: {arch: lenet5}\nbuild: {target: xavier, workspace_mib: 99}\n", "utf-8")
+
+    def compiled(path: Path, out: Path | None, until: str, change: Callable[[Recipe], Recipe]) -> types.SimpleNamespace:
+        asked.append(change(load(path)).build)
+        return types.SimpleNamespace(bundle=bundle, steps=())
+
+    monkeypatch.setattr("edgecnn.compile.compile_recipe", compiled)
+    arguments = ["build", str(recipe), "--target", "nano", "--precision", "fp16"]
+    monkeypatch.setattr(sys, "argv", ["edgecnn", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert asked == [BuildSection(target="nano", precision="fp16", workspace_mib=99)]
 
 
 def test_options_of_the_script_need_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

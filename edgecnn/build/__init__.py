@@ -31,6 +31,14 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     return {} if recipe.build is None else recipe.build.model_dump(mode="json")
 
 
+def require_target(recipe: Recipe) -> None:
+    """Before hours of training, not after: BuildError for a target that is unknown or cannot run the precision."""
+    from edgecnn.build import targets
+
+    section = section_of(recipe)
+    targets.find(section.target, int8=section.precision != "fp16")
+
+
 def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     """Check the network, type it, build it, read the evidence. Raises BuildError, MissingDependency.
 

@@ -40,7 +40,7 @@ def find(name: str, *, int8: bool = True) -> Target:
         board = "its GPU has no INT8, and TensorRT refuses a Q/DQ network there"
         raise BuildError(
             f"{target.title} ({name}, SM {target.sm}) cannot run INT8: {rtx if target.dialect == 'rtx' else board}",
-            do=f"Build FP16 for it instead: `build: {{target: {name}, precision: fp16}}` in the recipe, or --precision fp16",
+            do=f"Build FP16 for it instead: `build: {{target: {name}, precision: fp16}}`, or --precision fp16",
         )
     if target.int8 and not target.supported:
         newest = ", ".join(f"JetPack {k}: TensorRT {v}" for k, v in (target.software or {}).items())
