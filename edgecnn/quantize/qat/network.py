@@ -1,0 +1,143 @@
+"""A prepared ONNX graph that torch runs and differentiates, exact or with the rounding of INT8.
+
+Rounding is where `insert` would put a Q/DQ pair, with its scales, and gradients pass straight through it: Jacob et al.
+2018, arXiv:1712.05877, section 3. Activation scales are learned: their gradient is that of Esser et al. 2020 (LSQ),
+arXiv:1902.08153, equation 3. Weight scales follow the weights. Batch normalisation is folded already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import ModelProto, helper, numpy_helper
+from torch import Tensor
+
+from edgecnn.errors import ModelError
+from edgecnn.quantize.graph import View
+from edgecnn.quantize.insert import KERNELS, LEVELS, Plan
+from edgecnn.quantize.qat.ops import OPERATORS, Attributes, Unsupported
+
+LOWEST, HIGHEST = -128, LEVELS
+
+
+class Rounded(torch.autograd.Function):
+    """What a Q/DQ pair makes of an activation: round(x / scale), from -128 to 127, times scale."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return (x / scale).round_().clamp_(LOWEST, HIGHEST).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, scale = ctx.saved_tensors
+        (gradient,) = gradients
+        steps = x / scale
+        inside = (steps >= LOWEST) & (steps <= HIGHEST)
+        to_x, to_scale = gradient * inside, None
+        if ctx.needs_input_grad[1]:
+            to_scale = (gradient * steps.round().clamp_(LOWEST, HIGHEST)).sum() - (to_x * steps).sum()
+        return to_x if ctx.needs_input_grad[0] else None, to_scale
+
+
+def rounded_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> Tensor:
+    """(outputs, ...) as its pair leaves it: `insert.weight_scales`, in torch. All of the gradient passes."""
+    with torch.no_grad():
+        amax = weight.reshape(len(weight), -1).abs().amax(1)
+        least = torch.full_like(amax, 1e-9) if bias is None else bias.abs() / x_scale / 2**30 + 1e-9
+        scale = torch.maximum(amax / LEVELS, least).reshape(-1, *[1] * (weight.ndim - 1))
+        shift = (weight / scale).round_().clamp_(LOWEST, HIGHEST).mul_(scale).sub_(weight)
+    return weight + shift
+
+
+class Network:
+    """The graph. `weights`: parameters of Conv and Gemm by their names in the graph; `log_scale`: those of the tied
+    groups of tensors, as logarithms, so that a step is relative and none becomes negative."""
+
+    def __init__(self, model: ModelProto) -> None:
+        """Raises ModelError naming the node for an operator that is not in `ops`."""
+        self.model, view = model, View(model)
+        self.input = model.graph.input[0].name
+        self.outputs = [output.name for output in model.graph.output]
+        self.constants = {name: torch.from_numpy(numpy_helper.to_array(t).copy()) for name, t in view.constants.items()}
+        self.weights: dict[str, Tensor] = {}
+        for node in model.graph.node:
+            if node.op_type not in OPERATORS:
+                raise ModelError(
+                    f"quantize.qat can't train node {node.name}, a {node.op_type}",
+                    wanted=f"operators among {', '.join(OPERATORS)}",
+                    do="Leave qat out of the recipe",
+                )
+            if node.op_type in KERNELS:
+                self.weights |= {n: self.constants[n] for n in node.input[1:] if n in self.constants}
+        self.attributes: dict[str, Attributes] = {}
+        for node in model.graph.node:
+            found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            found = {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
+            self.attributes[node.name] = found | {"outputs": len(node.output)}
+        self.quantised: dict[tuple[str, int], str] = {}  # (node, input) -> the tensor whose quantised form it reads
+        self.kernels: frozenset[str] = frozenset()
+        self.group: dict[str, str] = {}  # tensor -> the first of those that share its scale
+        self.log_scale: dict[str, Tensor] = {}
+
+    def quantise(self, plan: Plan, scale: Mapping[str, float]) -> None:
+        """Round from now on: at the plan's points, tensors of one tie and one scale staying together."""
+        self.quantised = {reader: tensor for tensor, readers in plan.points.items() for reader in readers}
+        self.kernels = frozenset(plan.kernels)
+        self.group = {name: name for name in plan.tensors}
+        for tie in plan.ties:
+            for name in tie[1:]:
+                old, new = self.group[name], self.group[tie[0]]
+                if scale[name] == scale[tie[0]]:
+                    self.group = {n: new if g == old else g for n, g in self.group.items()}
+        firsts = dict.fromkeys(self.group.values())
+        self.log_scale = {name: torch.tensor(float(np.log(np.float32(scale[name])))) for name in firsts}
+        self.start = {name: (np.float32(scale[name]), self.log_scale[name].clone()) for name in firsts}
+
+    def scale(self, tensor: str) -> Tensor:
+        """The start's scale to the bit, times what was learned since."""
+        first = self.group[tensor]
+        scale, log = self.start[first]
+        return torch.as_tensor(scale) * (self.log_scale[first] - log).exp()
+
+    def scales(self) -> dict[str, float]:
+        return {name: float(self.scale(name).detach()) for name in self.group}
+
+    def __call__(self, x: Tensor) -> list[Tensor]:
+        """(B, C, H, W) → the graph's outputs, in order. Raises ModelError for a variant of an operator that is not in
+        `ops`, or a picture of a batch that is not treated alike."""
+        values: dict[str, Any] = {**self.constants, **self.weights, self.input: x}
+        rounded: dict[str, Tensor] = {}
+        for node in self.model.graph.node:
+            inputs = [values[name] if name else None for name in node.input]
+            for index, name in enumerate(node.input):
+                tensor = self.quantised.get((node.name, index))
+                if tensor is not None:
+                    if tensor not in rounded:
+                        rounded[tensor] = Rounded.apply(values[name], self.scale(tensor))  # type: ignore[no-untyped-call]
+                    inputs[index] = rounded[tensor]
+            if node.name in self.kernels:
+                x_scale = self.scale(self.quantised[node.name, 0]).detach()
+                inputs[1] = rounded_weight(inputs[1], inputs[2] if len(inputs) > 2 else None, x_scale)
+            try:
+                made = OPERATORS[node.op_type](self.attributes[node.name], inputs)
+            except (Unsupported, RuntimeError, IndexError) as error:
+                raise ModelError(
+                    f"quantize.qat can't run node {node.name}, a {node.op_type} ({str(error).splitlines()[0]})",
+                    do="Leave qat out of the recipe",
+                ) from error
+            values.update(zip(node.output, made if isinstance(made, tuple) else (made,), strict=True))
+        return [values[name] for name in self.outputs]
+
+    def to_onnx(self) -> ModelProto:
+        """A copy of the float graph with the weights as they are now."""
+        result = ModelProto()
+        result.CopyFrom(self.model)
+        for tensor in result.graph.initializer:
+            if tensor.name in self.weights:
+                value = self.weights[tensor.name].detach().numpy()
+                tensor.CopyFrom(numpy_helper.from_array(value.astype(np.float32), tensor.name))
+        return result

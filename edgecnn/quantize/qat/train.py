@@ -1,0 +1,145 @@
+"""The training itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from onnx import ModelProto
+from torch import Tensor
+
+from edgecnn.bundle import ModelSpec
+from edgecnn.data import Dataset
+from edgecnn.errors import InputError, ModelError
+from edgecnn.progress import bar, note, tracked
+from edgecnn.quantize.correct import decibel
+from edgecnn.quantize.insert import Plan
+from edgecnn.quantize.qat import Tuned
+from edgecnn.quantize.qat.loss import distance
+from edgecnn.quantize.qat.network import Network
+from edgecnn.quantize.ranges import tapped
+from edgecnn.recipe import QatSection
+from edgecnn.vision import Preprocess
+
+HELD = 4  # at most every so many-th picture is held out to judge epochs on,
+MOST_HELD = 64  # and no more than these
+WARMUP = 20  # steps in which the rate rises to the recipe's
+AGREE = 1e-3  # largest difference of torch from onnxruntime, relative to the output's range
+LEAST = 8  # pictures to train on
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Tunes the network of one spec on pictures, as the recipe's section says."""
+
+    spec: ModelSpec
+    section: QatSection
+    data: Dataset
+
+    def __call__(self, model: ModelProto, start: ModelProto, plan: Plan, scale: Mapping[str, float]) -> Tuned:
+        """On one machine the same seed gives the same weights to the bit.
+
+        Raises InputError for too few pictures, ModelError where an operator is unknown, torch and onnxruntime disagree,
+        or training diverges.
+        """
+        teacher, student = Network(model), Network(start)
+        pictures = self.pictures()
+        agree(teacher, self.normalised(pictures[:2]))
+        student.quantise(plan, scale)
+        every = max(HELD, len(pictures) // MOST_HELD)
+        held = torch.arange(0, len(pictures), every)
+        rows = torch.tensor([i for i in range(len(pictures)) if i % every])
+        trained = [*student.weights.values(), *student.log_scale.values()]
+        for tensor in trained:
+            tensor.requires_grad_(True)
+        optimizer = torch.optim.Adam([{"params": [t], "lr": 0.0, "size": size(t)} for t in trained])
+        dice = torch.Generator().manual_seed(self.section.seed)
+        steps = -(-len(rows) // self.section.batch)
+        total = steps * self.section.epochs
+        losses = [self.judge(teacher, student, pictures[held])]
+        best = [tensor.detach().clone() for tensor in trained]
+        with bar("quantisation-aware training", total) as advance:
+            for epoch in range(self.section.epochs):
+                order = rows[torch.randperm(len(rows), generator=dice)]
+                for step, batch in enumerate(torch.tensor_split(order, steps), epoch * steps):
+                    rate = self.section.lr * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / total)) / 2
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * group["size"]
+                    loss = self.loss(teacher, student, pictures[batch])
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    advance(1, f"qat {epoch + 1}/{self.section.epochs}, {decibel(1, float(loss.detach())):.1f} dB")
+                losses.append(self.judge(teacher, student, pictures[held]))
+                if not math.isfinite(losses[-1]):
+                    raise ModelError(f"training diverged in epoch {epoch + 1}", do="Lower quantize.qat.lr in the recipe")
+                told = ""
+                if losses[-1] < min(losses[:-1]):
+                    best, told = [tensor.detach().clone() for tensor in trained], ", the best so far"
+                note(f"qat epoch {epoch + 1} of {self.section.epochs}: {decibel(1, losses[-1]):.2f} dB{told}")
+        with torch.no_grad():
+            for tensor, value in zip(trained, best, strict=True):
+                tensor.copy_(value)
+        chosen = losses.index(min(losses))
+        facts = {
+            "pictures": len(rows),
+            "held_out": len(held),
+            "best_epoch": chosen,
+            "before_db": round(decibel(1, losses[0]), 2),
+            "after_db": round(decibel(1, losses[chosen]), 2),
+        }
+        return Tuned(student.to_onnx(), student.scales(), chosen > 0, facts)
+
+    def pictures(self) -> Tensor:
+        """(N, C, H, W) uint8, as the network takes them but for mean and deviation."""
+        if len(self.data) < LEAST:
+            raise InputError(
+                f"quantize.qat has {len(self.data)} pictures to train on",
+                wanted=f"at least {LEAST}, better hundreds",
+                do="Name them in quantize.qat.data",
+            )
+        preprocess = Preprocess(replace(self.spec, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))  # whole numbers
+        pictures = torch.empty(len(self.data), *self.spec.input.shape[1:], dtype=torch.uint8)
+        for i in tracked(range(len(pictures)), "pictures for qat", len(pictures)):
+            pictures[i] = torch.from_numpy(preprocess(self.data[i].bgr)[0][0])
+        return pictures
+
+    def normalised(self, pictures: Tensor) -> Tensor:
+        mean, std = (torch.tensor(v[: pictures.shape[1]])[:, None, None] for v in (self.spec.mean, self.spec.std))
+        return (pictures.float() - mean) / std
+
+    def loss(self, teacher: Network, student: Network, pictures: Tensor) -> Tensor:
+        x = self.normalised(pictures)
+        with torch.no_grad():
+            wanted = teacher(x)
+        return distance(self.spec.decode, student(x), wanted)
+
+    def judge(self, teacher: Network, student: Network, pictures: Tensor) -> float:
+        """The mean loss over pictures that are not trained on."""
+        with torch.no_grad():
+            losses = [self.loss(teacher, student, some) * len(some) for some in torch.split(pictures, self.section.batch)]
+        return float(torch.stack(losses).sum()) / len(pictures)
+
+
+def size(tensor: Tensor) -> float:
+    """What a rate is relative to: the root mean square of a weight, so that networks of any scale train alike
+    (Shazeer & Stern 2018, arXiv:1804.04235, section 8); 1 for the logarithm of a scale."""
+    return float(tensor.detach().square().mean().sqrt()) if tensor.ndim else 1.0
+
+
+def agree(network: Network, x: Tensor) -> None:
+    """Raises ModelError where torch's answers to a batch are not onnxruntime's to each of its pictures."""
+    session = tapped(network.model, ())
+    with torch.no_grad():
+        answers = [answer.numpy() for answer in network(x)]
+    singles: Sequence[list[np.ndarray]] = [session.run(network.outputs, {network.input: one[None].numpy()}) for one in x]
+    for name, came, wanted in zip(network.outputs, answers, zip(*singles, strict=True), strict=True):
+        whole = np.concatenate(wanted)
+        if came.shape != whole.shape or not np.abs(came - whole).max() <= AGREE * max(float(np.ptp(whole)), 1e-6):
+            raise ModelError(
+                f"quantize.qat: output {name} of this network on torch is not onnxruntime's",
+                do="Leave qat out of the recipe",
+            )
