@@ -1,4 +1,4 @@
-"""Quantisation-aware training beside quantisation alone: `python benchmarks/qat.py BUNDLE=RECIPE ... [--train sim:SEED:N]`.
+"""Quantisation-aware training beside quantisation alone: `python benchmarks/qat.py BUNDLE=RECIPE [--train sim:SEED:N]`.
 
 Each bundle's FP32 network is quantised as the recipe says, once without and once with qat; both once as the stage does
 (kernels under 20 dB stay float) and once with every kernel in INT8. Pictures to train on: those of the recipe's

@@ -52,9 +52,7 @@ class Quantized:
     qat: Mapping[str, Any] | None = None  # what training came to
 
 
-def quantize(
-    model: ModelProto, feeds: Sequence[F32], section: QuantizeSection, tune: Tune | None = None
-) -> Quantized:
+def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection, tune: Tune | None = None) -> Quantized:
     """Quantise an FP32 network on calibration inputs (1, C, H, W); with `tune`, train it under rounding as well.
 
     Raises InputError if there is none or `ranges_from` does not fit, RecipeError for an unknown name in `keep_float` or

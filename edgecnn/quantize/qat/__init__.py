@@ -1,8 +1,9 @@
 """Quantisation-aware training: the float network's weights, biases and scales, fine-tuned under the rounding of INT8.
 
-The network is the prepared ONNX graph itself, run by torch (`ops`, `network`), with a rounding wherever the INT8 file has
-a Q/DQ pair. Its teacher is the FP32 network (`loss`), so no labels are needed, and a zoo model, a detector and a user's
-own ONNX are tuned alike (`train`). This file loads no torch: the stage reads it whether or not a recipe asks for qat.
+The network is the prepared ONNX graph itself, run by torch (`ops`, `network`), with a rounding wherever the INT8 file
+has a Q/DQ pair. Its teacher is the FP32 network (`loss`), so no labels are needed, and a zoo model, a detector and a
+user's own ONNX are tuned alike (`train`). This file loads no torch: the stage reads it whether or not a recipe asks for
+qat.
 """
 
 from __future__ import annotations

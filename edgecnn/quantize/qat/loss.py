@@ -1,7 +1,7 @@
 """How far the student's answers are from the teacher's: noise over power, a picture as loud as any other.
 
-Every part of the answer counts alike, whatever its unit: a classifier's logits; a detector's scores; a detector's boxes,
-each as much as the teacher believes in it, since nobody reads those of the background.
+Every part of the answer counts alike, whatever its unit: a classifier's logits; a detector's scores; a detector's
+boxes, each as much as the teacher believes in it, since nobody reads those of the background.
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ class Trainer:
                     advance(1, f"qat {epoch + 1}/{self.section.epochs}, {decibel(1, float(loss.detach())):.1f} dB")
                 losses.append(self.judge(teacher, student, pictures[held]))
                 if not math.isfinite(losses[-1]):
-                    raise ModelError(f"training diverged in epoch {epoch + 1}", do="Lower quantize.qat.lr in the recipe")
+                    raise ModelError(
+                        f"training diverged in epoch {epoch + 1}", do="Lower quantize.qat.lr in the recipe"
+                    )
                 told = ""
                 if losses[-1] < min(losses[:-1]):
                     best, told = [tensor.detach().clone() for tensor in trained], ", the best so far"
@@ -109,7 +111,7 @@ class Trainer:
 
     def normalised(self, pictures: Tensor) -> Tensor:
         mean, std = (torch.tensor(v[: pictures.shape[1]])[:, None, None] for v in (self.spec.mean, self.spec.std))
-        return (pictures.float() - mean) / std
+        return ((pictures.float() - mean) / std).contiguous(memory_format=torch.channels_last)  # twice as fast
 
     def loss(self, teacher: Network, student: Network, pictures: Tensor) -> Tensor:
         x = self.normalised(pictures)
@@ -120,7 +122,9 @@ class Trainer:
     def judge(self, teacher: Network, student: Network, pictures: Tensor) -> float:
         """The mean loss over pictures that are not trained on."""
         with torch.no_grad():
-            losses = [self.loss(teacher, student, some) * len(some) for some in torch.split(pictures, self.section.batch)]
+            losses = [
+                self.loss(teacher, student, some) * len(some) for some in torch.split(pictures, self.section.batch)
+            ]
         return float(torch.stack(losses).sum()) / len(pictures)
 
 
@@ -135,7 +139,9 @@ def agree(network: Network, x: Tensor) -> None:
     session = tapped(network.model, ())
     with torch.no_grad():
         answers = [answer.numpy() for answer in network(x)]
-    singles: Sequence[list[np.ndarray]] = [session.run(network.outputs, {network.input: one[None].numpy()}) for one in x]
+    singles: Sequence[list[np.ndarray]] = [
+        session.run(network.outputs, {network.input: one[None].numpy()}) for one in x
+    ]
     for name, came, wanted in zip(network.outputs, answers, zip(*singles, strict=True), strict=True):
         whole = np.concatenate(wanted)
         if came.shape != whole.shape or not np.abs(came - whole).max() <= AGREE * max(float(np.ptp(whole)), 1e-6):
