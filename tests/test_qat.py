@@ -22,6 +22,7 @@ from edgecnn.data import Sample, open_dataset
 from edgecnn.errors import InputError, ModelError, RecipeError
 from edgecnn.quantize import settings as stage_settings
 from edgecnn.quantize import stage
+from edgecnn.quantize.cpu import cpu_form
 from edgecnn.quantize.graph import View, prepare
 from edgecnn.quantize.insert import insert, plan, scales, weight_scales
 from edgecnn.quantize.qat.loss import distance
@@ -166,13 +167,30 @@ def test_rounded_answers_are_those_of_the_qdq_file(make: object) -> None:
     chosen = plan(model)
     scale = scales(chosen, calibrated(model, chosen, feeds()))
     network, x = Network(model), np.concatenate(feeds(8))
-    network.quantise(chosen, scale)
+    network.quantise(chosen, scale, on_cpu=False)
     assert network.scales() == {name: float(np.float32(value)) for name, value in scale.items()}
     exact, written = run(model, x)[0], run(insert(model, chosen.points, scale, chosen.kernels), x)[0]
     came = torched(network, x)[0]
     noise = np.square(exact - written).mean()
     assert noise > 0 and np.square(came - written).mean() < 0.01 * noise
     assert np.median(np.abs(came - written)) <= 1e-5 * np.ptp(written)
+
+
+@pytest.mark.parametrize("make", [tiny, detector])
+def test_the_cpus_own_pairs_round_too(make: object) -> None:
+    """With scales so wide that nothing clips, where the forms differ; its int32 biases round a little more."""
+    model = prepare(make())  # type: ignore[operator]
+    chosen = plan(model)
+    assert chosen.cpu_points
+    scale = {n: 2 * value for n, value in scales(chosen, calibrated(model, chosen, feeds())).items()}
+    x = np.concatenate(feeds(8))
+    exact, written = run(model, x)[0], run(cpu_form(model, chosen, scale), x)[0]
+    off = {}
+    for on_cpu in (True, False):
+        network = Network(model)
+        network.quantise(chosen, scale, on_cpu=on_cpu)
+        off[on_cpu] = float(np.square(torched(network, x)[0] - written).mean())
+    assert off[True] < 0.1 * np.square(exact - written).mean() and off[True] < 0.5 * off[False]
 
 
 def test_weights_round_as_they_are_written() -> None:
@@ -305,11 +323,22 @@ def test_where_training_does_not_help_nothing_changes() -> None:
 
 
 def test_corrections_can_be_taken_back(pair: tuple[stage.Quantized, stage.Quantized]) -> None:
-    """The INT8 files hold the trained biases; less what ranges.json calls the correction, they are the float ones:
-    a network with every kernel in float then answers as the trained one does, on average."""
+    """ranges.json says by how much rounding moves each kernel's mean: without it in the bias, the float network with
+    the trained weights has INT8's means, so whoever leaves a kernel float takes it back as without qat."""
     trained = pair[1]
-    assert set(stage.ranges_json(trained, SECTION, 16)["bias_correction"]) == set(trained.plan.kernels)
-    assert max(np.abs(trained.rounding[name].mean).max() for name in trained.plan.kernels) > 0
+    view = View(trained.tensorrt)
+    told = stage.ranges_json(trained, SECTION, 16)["bias_correction"]
+    assert set(told) == set(trained.plan.kernels)
+    node = next(n for n in trained.tensorrt.graph.node if n.name == "stem")
+    weight, bias = view.constant("stem.weight"), view.constant(node.input[2])
+    assert weight is not None and bias is not None
+    x, weight, bias = (torch.tensor(v) for v in (np.concatenate(trained.samples), weight, bias))
+    scale = torch.tensor(trained.amax["x"] / 127)
+    exact = torch.nn.functional.conv2d(x, weight, stride=2, padding=1)
+    ours = rounded_weight(weight, bias, scale)
+    rounded = torch.nn.functional.conv2d(Rounded.apply(x, scale), ours, stride=2, padding=1)  # type: ignore
+    wanted = (exact - rounded).mean((0, 2, 3)).numpy()
+    np.testing.assert_allclose(told["stem"], wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 def test_too_few_pictures_and_divergence() -> None:

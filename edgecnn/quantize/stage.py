@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +73,15 @@ def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection, 
         ranges[entry] = 127.0  # whole numbers from -128 to 127, such as a picture less 128, are int8 as they stand
     scale = scales(chosen, ranges)
     rounding = measure(model, chosen, scale, tracked(some, "measure rounding", len(some)))
-    tuned = None if tune is None else tune(model, corrected(model, rounding), chosen, scale)
-    if tuned is not None and tuned.better:
-        # what was trained is the INT8 network; the float one has biases without the correction that is in them now
-        scale, rounding = tuned.scale, measure(tuned.model, chosen, tuned.scale, some)
-        model = corrected(tuned.model, {name: replace(error, mean=-error.mean) for name, error in rounding.items()})
     weak = tuple(name for name, error in rounding.items() if error.sqnr_db < FLOOR_DB)
     if weak:
         chosen = plan(model, {*section.keep_float, *weak})
-        if tuned is None or not tuned.better:
-            scale = scales(chosen, ranges)
-    scale = {name: scale[name] for name in chosen.tensors}
+        scale = scales(chosen, ranges)
     better = corrected(model, {name: rounding[name] for name in chosen.kernels})
+    tuned = None if tune is None else tune(model, better, chosen, scale)
+    if tuned is not None and tuned.better:
+        better, scale = tuned.model, tuned.scale
+        rounding |= measure(better, chosen, scale, some)
     return Quantized(
         tensorrt=insert(better, chosen.points, scale, chosen.kernels),
         cpu=cpu_form(better, chosen, scale),

@@ -16,6 +16,7 @@ from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor
 
 from edgecnn.errors import ModelError
+from edgecnn.quantize.cpu import TOP, finer
 from edgecnn.quantize.graph import View
 from edgecnn.quantize.insert import KERNELS, LEVELS, Plan
 from edgecnn.quantize.qat.ops import OPERATORS, Attributes, Unsupported
@@ -24,22 +25,23 @@ LOWEST, HIGHEST = -128, LEVELS
 
 
 class Rounded(torch.autograd.Function):
-    """What a Q/DQ pair makes of an activation: round(x / scale), from -128 to 127, times scale."""
+    """What a Q/DQ pair makes of an activation: round(x / scale), from `lowest` to `highest`, times scale."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        y = (x / scale).round_().clamp_(LOWEST, HIGHEST).mul_(scale)
+    def forward(ctx: Any, x: Tensor, scale: Tensor, lowest: int = LOWEST, highest: int = HIGHEST) -> Tensor:
+        y = (x / scale).round_().clamp_(lowest, highest).mul_(scale)
         ctx.save_for_backward(x, y, scale)
+        ctx.limits = lowest, highest
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         """To x where it does not clip; to the scale (y - x) / scale there and y / scale elsewhere, summed."""
         x, y, scale = ctx.saved_tensors
         (gradient,) = gradients
-        low, high = float(scale) * LOWEST, float(scale) * HIGHEST
+        low, high = (float(scale) * limit for limit in ctx.limits)
         inside = torch.ops.aten.hardtanh_backward(gradient, x, low, high)  # one pass; two comparisons take four
-        return inside, (_dot(gradient, y) - _dot(inside, x)) / scale
+        return inside, (_dot(gradient, y) - _dot(inside, x)) / scale, None, None
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
@@ -86,12 +88,16 @@ class Network:
             self.attributes[node.name] = found | {"outputs": len(node.output)}
         self.quantised: dict[tuple[str, int], str] = {}  # (node, input) -> the tensor whose quantised form it reads
         self.kernels: frozenset[str] = frozenset()
+        self.finer: frozenset[str] = frozenset()
         self.group: dict[str, str] = {}  # tensor -> the first of those that share its scale
         self.log_scale: dict[str, Tensor] = {}
 
-    def quantise(self, plan: Plan, scale: Mapping[str, float]) -> None:
-        """Round from now on: at the plan's points, tensors of one tie and one scale staying together."""
-        self.quantised = {reader: tensor for tensor, readers in plan.points.items() for reader in readers}
+    def quantise(self, plan: Plan, scale: Mapping[str, float], *, on_cpu: bool = True) -> None:
+        """Round from now on, where either INT8 file does: TensorRT's pairs as they are, and those that only the CPU's
+        form has, with its levels. Tensors of one tie and one scale stay together; `on_cpu=False`: TensorRT's alone."""
+        pairs = [*plan.points.items(), *(plan.cpu_points.items() if on_cpu else ())]
+        self.quantised = {reader: tensor for tensor, readers in pairs for reader in readers}
+        self.finer = finer(self.model, plan)
         self.kernels = frozenset(plan.kernels)
         self.group = {name: name for name in plan.tensors}
         for tie in plan.ties:
@@ -109,6 +115,13 @@ class Network:
         scale, log = self.start[first]
         return torch.as_tensor(scale) * (self.log_scale[first] - log).exp()
 
+    def rounded(self, tensor: str, x: Tensor) -> Tensor:
+        scale, limits = self.scale(tensor), (LOWEST, HIGHEST)
+        if tensor in self.finer:
+            scale, limits = scale * (LEVELS / TOP), (0, TOP)
+        y: Tensor = Rounded.apply(x, scale, *limits)  # type: ignore[no-untyped-call]
+        return y
+
     def scales(self) -> dict[str, float]:
         return {name: float(self.scale(name).detach()) for name in self.group}
 
@@ -123,7 +136,7 @@ class Network:
                 tensor = self.quantised.get((node.name, index))
                 if tensor is not None:
                     if tensor not in rounded:
-                        rounded[tensor] = Rounded.apply(values[name], self.scale(tensor))  # type: ignore[no-untyped-call]
+                        rounded[tensor] = self.rounded(tensor, values[name])
                     inputs[index] = rounded[tensor]
             if node.name in self.kernels:
                 x_scale = self.scale(self.quantised[node.name, 0]).detach()
