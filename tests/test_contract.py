@@ -101,6 +101,12 @@ def test_a_part_imports_only_what_the_table_grants(path: Path) -> None:
             assert names[0] in heavy, where
 
 
+def test_only_training_under_rounding_needs_torch_to_quantize() -> None:
+    for path in (PACKAGE / "quantize").glob("*.py"):
+        assert not any(module.split(".")[0] == "torch" for _, module in imports(path)), path
+    assert "torch" not in loaded("import edgecnn.quantize.stage")
+
+
 def test_every_part_is_in_the_table_and_the_table_names_no_other() -> None:
     assert {part_of(path) for path in FILES} == set(TABLE)
 

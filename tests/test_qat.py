@@ -17,11 +17,12 @@ from thin_nets import thin
 from tiny_onnx import SHAPE, Sketch, feeds, tiny
 
 from edgecnn import export, zoo
-from edgecnn.bundle import ModelSpec, TensorSpec
+from edgecnn.build.lint import check_model
+from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.data import Sample, open_dataset
 from edgecnn.errors import InputError, ModelError, RecipeError
+from edgecnn.quantize import run_stage, stage
 from edgecnn.quantize import settings as stage_settings
-from edgecnn.quantize import stage
 from edgecnn.quantize.cpu import cpu_form
 from edgecnn.quantize.graph import View, prepare
 from edgecnn.quantize.insert import insert, plan, scales, weight_scales
@@ -382,3 +383,26 @@ def test_the_stage_trains_on_calibration_pictures_unless_told() -> None:
     section = DataSection(seed=1, pictures=5)
     other = stage.trainer(spec(), QuantizeSection(qat=QatSection(data=section)), data)
     assert isinstance(other, Trainer) and len(other.data) == len(open_dataset(section)) == 5
+
+
+def test_stage_writes_the_same_files_and_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnx.save(tiny(), tmp_path / "model.onnx")
+    bundle = Bundle(tmp_path, "tiny").with_stage(
+        "export", settings={}, version=1, files={"fp32": "model.onnx"}, facts={}, tools={}, model=spec()
+    )
+    monkeypatch.setattr(stage, "open_dataset", lambda section: Blobs(section.pictures))
+    quantize = {"percentile": 95, "data": {"pictures": 16}, "qat": {"lr": 4e-3, "epochs": 2, "data": {"pictures": 40}}}
+    recipe = {"name": "tiny", "model": {"arch": "lenet5"}, "quantize": quantize}
+    plain = run_stage(bundle, Recipe.model_validate(recipe | {"quantize": quantize | {"qat": None}}))
+    files, before = dict(plain.stages["quantize"].files), json.loads(plain.file("ranges").read_text())
+    exact = bundle.file("fp32").read_bytes()
+    trained = run_stage(bundle, Recipe.model_validate(recipe))
+    facts, after = trained.stages["quantize"].facts, json.loads(trained.file("ranges").read_text())
+    assert {role: name for role, (name, _) in trained.stages["quantize"].files.items()} == {
+        role: name for role, (name, _) in files.items()
+    }
+    assert trained.file("fp32").read_bytes() == exact
+    assert facts["qat"] == after["qat"] and "qat" not in before
+    assert facts["qat"]["pictures"] == 30 and facts["qat"]["after_db"] > facts["qat"]["before_db"]
+    assert after["amax"].keys() == before["amax"].keys() and after["amax"] != before["amax"]
+    assert check_model(onnx.load(trained.file("int8"))) == []

@@ -142,6 +142,8 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
         "sqnr_db": sqnr(source, result.tensorrt, shown, optimise=False),
         "sqnr_cpu_db": sqnr(source, result.cpu, shown, optimise=False),
     }
+    if result.qat is not None:
+        facts["qat"] = result.qat
     for name in result.weak:
         note(f"{name} stays float: rounding alone leaves it {result.rounding[name].sqnr_db:.1f} dB, under {FLOOR_DB:g}")
     tools = {"onnx": onnx.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__}
@@ -204,7 +206,8 @@ def _told(method: str, percentile: float) -> str:
 
 
 def ranges_json(result: Quantized, section: QuantizeSection, count: int) -> Mapping[str, Any]:
-    return {
+    trained = {} if result.qat is None else {"qat": result.qat}  # scales are learned from those of the method
+    return trained | {
         "method": section.ranges,
         "percentile": section.percentile,
         "bins": section.bins,
