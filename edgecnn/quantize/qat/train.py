@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -53,35 +53,17 @@ class Trainer:
         held = torch.arange(0, len(pictures), every)
         rows = torch.tensor([i for i in range(len(pictures)) if i % every])
         trained = [*student.weights.values(), *student.log_scale.values()]
-        for tensor in trained:
-            tensor.requires_grad_(True)
-        optimizer = torch.optim.Adam([{"params": [t], "lr": 0.0, "size": size(t)} for t in trained])
-        dice = torch.Generator().manual_seed(self.section.seed)
-        steps = -(-len(rows) // self.section.batch)
-        total = steps * self.section.epochs
         losses = [self.judge(teacher, student, pictures[held])]
-        best = [tensor.detach().clone() for tensor in trained]
-        with bar("quantisation-aware training", total) as advance:
-            for epoch in range(self.section.epochs):
-                order = rows[torch.randperm(len(rows), generator=dice)]
-                for step, batch in enumerate(torch.tensor_split(order, steps), epoch * steps):
-                    rate = self.section.lr * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / total)) / 2
-                    for group in optimizer.param_groups:
-                        group["lr"] = rate * group["size"]
-                    loss = self.loss(teacher, student, pictures[batch])
-                    optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
-                    advance(1, f"qat {epoch + 1}/{self.section.epochs}, {decibel(1, float(loss.detach())):.1f} dB")
-                losses.append(self.judge(teacher, student, pictures[held]))
-                if not math.isfinite(losses[-1]):
-                    raise ModelError(
-                        f"training diverged in epoch {epoch + 1}", do="Lower quantize.qat.lr in the recipe"
-                    )
-                told = ""
-                if losses[-1] < min(losses[:-1]):
-                    best, told = [tensor.detach().clone() for tensor in trained], ", the best so far"
-                note(f"qat epoch {epoch + 1} of {self.section.epochs}: {decibel(1, losses[-1]):.2f} dB{told}")
+        best = [tensor.clone() for tensor in trained]
+        for epoch in self.epochs(teacher, student, trained, pictures, rows):
+            losses.append(self.judge(teacher, student, pictures[held]))
+            if not math.isfinite(losses[-1]):
+                raise ModelError(f"training diverged in epoch {epoch}", do="Lower quantize.qat.lr in the recipe")
+            better = losses[-1] < min(losses[:-1])
+            if better:
+                best = [tensor.detach().clone() for tensor in trained]
+            told = ", the best so far" if better else ""
+            note(f"qat epoch {epoch} of {self.section.epochs}: {decibel(1, losses[-1]):.2f} dB{told}")
         with torch.no_grad():
             for tensor, value in zip(trained, best, strict=True):
                 tensor.copy_(value)
@@ -94,6 +76,30 @@ class Trainer:
             "after_db": round(decibel(1, losses[chosen]), 2),
         }
         return Tuned(student.to_onnx(), student.scales(), chosen > 0, facts)
+
+    def epochs(
+        self, teacher: Network, student: Network, trained: list[Tensor], pictures: Tensor, rows: Tensor
+    ) -> Iterator[int]:
+        """Train in place; yields after each epoch, counted from 1. Adam; the rate falls by half a cosine."""
+        for tensor in trained:
+            tensor.requires_grad_(True)
+        optimizer = torch.optim.Adam([{"params": [t], "lr": 0.0, "size": size(t)} for t in trained])
+        dice = torch.Generator().manual_seed(self.section.seed)
+        steps = -(-len(rows) // self.section.batch)
+        total = steps * self.section.epochs
+        with bar("quantisation-aware training", total) as advance:
+            for epoch in range(self.section.epochs):
+                order = rows[torch.randperm(len(rows), generator=dice)]
+                for step, batch in enumerate(torch.tensor_split(order, steps), epoch * steps):
+                    rate = self.section.lr * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / total)) / 2
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * group["size"]
+                    loss = self.loss(teacher, student, pictures[batch])
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    advance(1, f"qat {epoch + 1}/{self.section.epochs}, {decibel(1, float(loss.detach())):.1f} dB")
+                yield epoch + 1
 
     def pictures(self) -> Tensor:
         """(N, C, H, W) uint8, as the network takes them but for mean and deviation."""
