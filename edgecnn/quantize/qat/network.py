@@ -62,8 +62,8 @@ def rounded_weight(weight: Tensor, bias: Tensor | None, x_scale: Tensor) -> Tens
 
 
 class Network:
-    """The graph. `weights`: parameters of Conv and Gemm by their names in the graph; `log_scale`: those of the tied
-    groups of tensors, as logarithms, so that a step is relative and none becomes negative."""
+    """The graph. `weights`: parameters of Conv and Gemm by their names in the graph; `growth`: those of the scales, one
+    a group of tied tensors, as logarithms of the factor since the start: a step is relative, none becomes negative."""
 
     def __init__(self, model: ModelProto) -> None:
         """Raises ModelError naming the node for an operator that is not in `ops`."""
@@ -90,7 +90,10 @@ class Network:
         self.kernels: frozenset[str] = frozenset()
         self.finer: frozenset[str] = frozenset()
         self.group: dict[str, str] = {}  # tensor -> the first of those that share its scale
-        self.log_scale: dict[str, Tensor] = {}
+        self.start: dict[str, Tensor] = {}  # of each group: the scale before training
+        self.growth: dict[str, Tensor] = {}
+        last = {name: node.name for node in model.graph.node for name in node.input}
+        self.last = {name: node for name, node in last.items() if name not in self.outputs}
 
     def quantise(self, plan: Plan, scale: Mapping[str, float], *, on_cpu: bool = True) -> None:
         """Round from now on, where either INT8 file does: TensorRT's pairs as they are, and those that only the CPU's
@@ -106,14 +109,12 @@ class Network:
                 if scale[name] == scale[tie[0]]:
                     self.group = {n: new if g == old else g for n, g in self.group.items()}
         firsts = dict.fromkeys(self.group.values())
-        self.log_scale = {name: torch.tensor(float(np.log(np.float32(scale[name])))) for name in firsts}
-        self.start = {name: (np.float32(scale[name]), self.log_scale[name].clone()) for name in firsts}
+        self.start = {name: torch.tensor(scale[name], dtype=torch.float32) for name in firsts}
+        self.growth = {name: torch.tensor(0.0) for name in firsts}
 
     def scale(self, tensor: str) -> Tensor:
-        """The start's scale to the bit, times what was learned since."""
         first = self.group[tensor]
-        scale, log = self.start[first]
-        return torch.as_tensor(scale) * (self.log_scale[first] - log).exp()
+        return self.start[first] * self.growth[first].exp()
 
     def rounded(self, tensor: str, x: Tensor) -> Tensor:
         scale, limits = self.scale(tensor), (LOWEST, HIGHEST)
@@ -127,7 +128,7 @@ class Network:
 
     def __call__(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) → the graph's outputs, in order. Raises ModelError for a variant of an operator that is not in
-        `ops`, or a picture of a batch that is not treated alike."""
+        `ops`, or where memory is short."""
         values: dict[str, Any] = {**self.constants, **self.weights, self.input: x}
         rounded: dict[str, Tensor] = {}
         for node in self.model.graph.node:
@@ -146,9 +147,13 @@ class Network:
             except (Unsupported, RuntimeError, IndexError) as error:
                 raise ModelError(
                     f"quantize.qat can't run node {node.name}, a {node.op_type} ({str(error).splitlines()[0]})",
-                    do="Leave qat out of the recipe",
+                    do="Leave qat out of the recipe; where memory was short, lower quantize.qat.batch",
                 ) from error
             values.update(zip(node.output, made if isinstance(made, tuple) else (made,), strict=True))
+            for name in node.input:
+                if self.last.get(name) == node.name:  # else all of the teacher's tensors would lie in memory
+                    values.pop(name, None)
+                    rounded.pop(name, None)
         return [values[name] for name in self.outputs]
 
     def to_onnx(self) -> ModelProto:

@@ -52,7 +52,7 @@ class Trainer:
         every = max(HELD, len(pictures) // MOST_HELD)
         held = torch.arange(0, len(pictures), every)
         rows = torch.tensor([i for i in range(len(pictures)) if i % every])
-        trained = [*student.weights.values(), *student.log_scale.values()]
+        trained = [*student.weights.values(), *student.growth.values()]
         losses = [self.judge(teacher, student, pictures[held])]
         best = [tensor.clone() for tensor in trained]
         for epoch in self.epochs(teacher, student, trained, pictures, rows):
@@ -136,7 +136,7 @@ class Trainer:
 
 def size(tensor: Tensor) -> float:
     """What a rate is relative to: the root mean square of a weight, so that networks of any scale train alike
-    (Shazeer & Stern 2018, arXiv:1804.04235, section 8); 1 for the logarithm of a scale."""
+    (Shazeer & Stern 2018, arXiv:1804.04235, section 8); 1 for a logarithm, which is relative."""
     return float(tensor.detach().square().mean().sqrt()) if tensor.ndim else 1.0
 
 
