@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from onnx import ModelProto
 
@@ -63,6 +64,11 @@ def section(args: argparse.Namespace, recipe: Recipe) -> QatSection:
     return own.model_copy(update=changes)
 
 
+def held(facts: Mapping[str, Any]) -> str:
+    before, after = facts["before_db"], facts["after_db"]
+    return ", ".join(f"{form} {before[form]:.1f} → {after[form]:.1f}" for form in before)
+
+
 def compare(bundle: Bundle, recipe: Recipe, args: argparse.Namespace) -> None:
     spec, source = bundle.require_model(), load_network(bundle.file("fp32"))
     exam = Exam.open(spec, recipe.check.data, args.pictures, recipe.run.iou)
@@ -85,7 +91,7 @@ def compare(bundle: Bundle, recipe: Recipe, args: argparse.Namespace) -> None:
                 f"{exam.score(answers(made.cpu, exam, optimise=True)):.4f}",
                 f"{exam.divergence(exact, rounded):.4f}",
                 ", ".join(f"{db:.1f}" for db in sqnr.values()),
-                f"{made.qat['before_db']} → {made.qat['after_db']}" if made.qat else "",
+                held(made.qat) if made.qat else "",
                 f"{trainer.seconds:.0f}" if made.qat else "",
             ]
             print(f"| {bundle.name} | {name}{words} | " + " | ".join(cells) + " |", flush=True)

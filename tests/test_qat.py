@@ -27,7 +27,7 @@ from edgecnn.quantize.cpu import cpu_form
 from edgecnn.quantize.graph import View, prepare
 from edgecnn.quantize.insert import insert, plan, scales, weight_scales
 from edgecnn.quantize.qat.loss import distance
-from edgecnn.quantize.qat.network import Network, Rounded, rounded_weight
+from edgecnn.quantize.qat.network import Form, Network, Rounded, rounded_weight
 from edgecnn.quantize.qat.train import Trainer, agree
 from edgecnn.quantize.ranges import tapped
 from edgecnn.recipe import DataSection, QatSection, QuantizeSection, Recipe
@@ -67,9 +67,9 @@ def run(model: ModelProto, x: F32, *, optimise: bool = False) -> list[F32]:
     return [np.concatenate(values) for values in zip(*rows, strict=True)]
 
 
-def torched(network: Network, x: F32) -> list[F32]:
+def torched(network: Network, x: F32, form: Form | None = None) -> list[F32]:
     with torch.no_grad():
-        return [value.numpy() for value in network(torch.from_numpy(x))]
+        return [value.numpy() for value in network(torch.from_numpy(x), form)]
 
 
 # ---- the network in torch
@@ -162,36 +162,27 @@ def test_a_network_that_mixes_pictures_is_refused() -> None:
 
 
 @pytest.mark.parametrize("make", [tiny, detector])
-def test_rounded_answers_are_those_of_the_qdq_file(make: object) -> None:
-    """Sums in another order may turn a tie over: one step of one value, which then goes on through the network."""
+def test_rounded_answers_are_those_of_both_files(make: object) -> None:
+    """Sums in another order may turn a tie over: one step of one value, which then goes on through the network. The
+    CPU's file rounds its biases too."""
     model = prepare(make())  # type: ignore[operator]
     chosen = plan(model)
     scale = scales(chosen, calibrated(model, chosen, feeds()))
     network, x = Network(model), np.concatenate(feeds(8))
-    network.quantise(chosen, scale, on_cpu=False)
+    network.quantise(chosen, scale)
     assert network.scales() == {name: float(np.float32(value)) for name, value in scale.items()}
-    exact, written = run(model, x)[0], run(insert(model, chosen.points, scale, chosen.kernels), x)[0]
-    came = torched(network, x)[0]
-    noise = np.square(exact - written).mean()
-    assert noise > 0 and np.square(came - written).mean() < 0.01 * noise
-    assert np.median(np.abs(came - written)) <= 1e-5 * np.ptp(written)
-
-
-@pytest.mark.parametrize("make", [tiny, detector])
-def test_the_cpus_own_pairs_round_too(make: object) -> None:
-    """With scales so wide that nothing clips, where the forms differ; its int32 biases round a little more."""
-    model = prepare(make())  # type: ignore[operator]
-    chosen = plan(model)
-    assert chosen.cpu_points
-    scale = {n: 2 * value for n, value in scales(chosen, calibrated(model, chosen, feeds())).items()}
-    x = np.concatenate(feeds(8))
-    exact, written = run(model, x)[0], run(cpu_form(model, chosen, scale), x)[0]
+    exact = run(model, x)[0]
+    np.testing.assert_allclose(torched(network, x)[0], exact, atol=1e-5 * np.ptp(exact))
     off = {}
-    for on_cpu in (True, False):
-        network = Network(model)
-        network.quantise(chosen, scale, on_cpu=on_cpu)
-        off[on_cpu] = float(np.square(torched(network, x)[0] - written).mean())
-    assert off[True] < 0.1 * np.square(exact - written).mean() and off[True] < 0.5 * off[False]
+    for form, file in (
+        ("tensorrt", insert(model, chosen.points, scale, chosen.kernels)),
+        ("cpu", cpu_form(model, chosen, scale)),
+    ):
+        written = run(file, x)[0]
+        noise = np.square(exact - written).mean()
+        off = {f: np.square(torched(network, x, f)[0] - written).mean() / noise for f in ("tensorrt", "cpu")}
+        assert noise > 0 and off[form] < (0.01 if form == "tensorrt" else 0.1)
+        assert off[form] == min(off.values())
 
 
 def test_weights_round_as_they_are_written() -> None:
@@ -268,13 +259,15 @@ def test_training_brings_the_answers_nearer(pair: tuple[stage.Quantized, stage.Q
     """On pictures that neither calibration nor training saw."""
     plain, trained = pair
     assert trained.qat is not None and trained.qat["best_epoch"] > 0
-    assert trained.qat["after_db"] > trained.qat["before_db"]
+    assert all(trained.qat["after_db"][form] > trained.qat["before_db"][form] for form in ("tensorrt", "cpu"))
     assert (trained.qat["pictures"], trained.qat["held_out"]) == (36, 12)
     fresh = Blobs(80)
     x = np.concatenate([stage.Inputs(spec(), fresh)[i] for i in range(60, 80)])
     exact = run(prepare(tiny()), x)[0]
     before, after = (np.square(run(q.tensorrt, x)[0] - exact).mean() for q in (plain, trained))
     assert after < 0.9 * before
+    cpu = [np.square(run(q.cpu, x)[0] - exact).mean() for q in (plain, trained)]
+    assert cpu[1] < 0.9 * cpu[0]
 
 
 def test_the_form_is_the_same(pair: tuple[stage.Quantized, stage.Quantized]) -> None:
@@ -403,6 +396,7 @@ def test_stage_writes_the_same_files_and_what_was_done(tmp_path: Path, monkeypat
     }
     assert trained.file("fp32").read_bytes() == exact
     assert facts["qat"] == after["qat"] and "qat" not in before
-    assert facts["qat"]["pictures"] == 30 and facts["qat"]["after_db"] > facts["qat"]["before_db"]
+    assert facts["qat"]["pictures"] == 30 and facts["qat"]["best_epoch"] > 0
+    assert facts["qat"]["after_db"].keys() == facts["qat"]["before_db"].keys() == {"tensorrt", "cpu"}
     assert after["amax"].keys() == before["amax"].keys() and after["amax"] != before["amax"]
     assert check_model(onnx.load(trained.file("int8"))) == []

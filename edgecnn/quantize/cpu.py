@@ -29,10 +29,16 @@ def cpu_form(model: ModelProto, plan: Plan, scale: Mapping[str, float]) -> Model
     return pack(to_unsigned(insert(model, points, {**scale, **own}, plan.kernels)))
 
 
+def unsigned(model: ModelProto, plan: Plan) -> frozenset[str]:
+    """Tensors of the plan that can't be negative: zero point 0 here."""
+    signs = _Signs(View(model))
+    return frozenset(name for name in plan.tensors if signs.positive(name))
+
+
 def finer(model: ModelProto, plan: Plan) -> frozenset[str]:
     """Tensors that only onnxruntime reads and that can't be negative: all of its 255 levels may serve them."""
-    signs, tied = _Signs(View(model)), {name for tie in plan.ties for name in tie}
-    return frozenset(n for n in plan.cpu_points if n not in plan.points and n not in tied and signs.positive(n))
+    tied = {name for tie in plan.ties for name in tie}
+    return unsigned(model, plan) - {*plan.points, *tied}
 
 
 def to_unsigned(model: ModelProto, *, relu_zero: bool = True) -> ModelProto:

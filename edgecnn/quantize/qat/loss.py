@@ -1,7 +1,8 @@
-"""How far the student's answers are from the teacher's: noise over power, a picture as loud as any other.
+"""How far the student's answers are from the teacher's: noise over power, every part of the answer alike.
 
-Every part of the answer counts alike, whatever its unit: a classifier's logits; a detector's scores; a detector's
-boxes, each as much as the teacher believes in it, since nobody reads those of the background.
+A classifier: its logits. A detector: its scores by their square roots (as in Hellinger's distance), since a faint score
+that doubles matters more than a strong one that grows as much; its boxes, those of the background hardly, by the same
+roots of the teacher's scores.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import Tensor
 from edgecnn.bundle import Decoder
 
 TINY = 1e-12
+FAINT = 1e-3  # scores well below this are all alike
 
 
 def noise(student: Tensor, teacher: Tensor, weight: Tensor | float = 1.0) -> Tensor:
@@ -38,4 +40,9 @@ def distance(decode: Decoder, student: list[Tensor], teacher: list[Tensor]) -> T
         return torch.stack([noise(s, t) for s, t in zip(student, teacher, strict=True)]).mean()
     (boxes, scores), (wanted, believed) = ours, theirs
     belief = believed[..., :1] if decode == "yolox" else believed.amax(-1, keepdim=True)
-    return (noise(boxes, wanted, belief) + noise(scores, believed)) / 2
+    return (noise(boxes, wanted, root(belief)) + noise(root(scores), root(believed))) / 2
+
+
+def root(scores: Tensor) -> Tensor:
+    """0 at 0, with a finite slope there."""
+    return (scores.clamp(min=0) + FAINT).sqrt() - FAINT**0.5

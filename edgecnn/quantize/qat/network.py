@@ -8,7 +8,7 @@ arXiv:1902.08153, equation 3. Weight scales follow the weights. Batch normalisat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,12 +16,13 @@ from onnx import ModelProto, helper, numpy_helper
 from torch import Tensor
 
 from edgecnn.errors import ModelError
-from edgecnn.quantize.cpu import TOP, finer
+from edgecnn.quantize.cpu import TOP, finer, unsigned
 from edgecnn.quantize.graph import View
 from edgecnn.quantize.insert import KERNELS, LEVELS, Plan
 from edgecnn.quantize.qat.ops import OPERATORS, Attributes, Unsupported
 
 LOWEST, HIGHEST = -128, LEVELS
+Form = Literal["tensorrt", "cpu"]
 
 
 class Rounded(torch.autograd.Function):
@@ -86,8 +87,9 @@ class Network:
             found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             found = {name: value.decode() if isinstance(value, bytes) else value for name, value in found.items()}
             self.attributes[node.name] = found | {"outputs": len(node.output)}
-        self.quantised: dict[tuple[str, int], str] = {}  # (node, input) -> the tensor whose quantised form it reads
+        self.forms: dict[Form, dict[tuple[str, int], str]] = {}  # (node, input) -> whose quantised form it reads
         self.kernels: frozenset[str] = frozenset()
+        self.unsigned: frozenset[str] = frozenset()
         self.finer: frozenset[str] = frozenset()
         self.group: dict[str, str] = {}  # tensor -> the first of those that share its scale
         self.start: dict[str, Tensor] = {}  # of each group: the scale before training
@@ -95,12 +97,12 @@ class Network:
         last = {name: node.name for node in model.graph.node for name in node.input}
         self.last = {name: node for name, node in last.items() if name not in self.outputs}
 
-    def quantise(self, plan: Plan, scale: Mapping[str, float], *, on_cpu: bool = True) -> None:
-        """Round from now on, where either INT8 file does: TensorRT's pairs as they are, and those that only the CPU's
-        form has, with its levels. Tensors of one tie and one scale stay together; `on_cpu=False`: TensorRT's alone."""
-        pairs = [*plan.points.items(), *(plan.cpu_points.items() if on_cpu else ())]
-        self.quantised = {reader: tensor for tensor, readers in pairs for reader in readers}
-        self.finer = finer(self.model, plan)
+    def quantise(self, plan: Plan, scale: Mapping[str, float]) -> None:
+        """Learn to round as both INT8 files do. Tensors of one tie and one scale stay together."""
+        points = {reader: tensor for tensor, readers in plan.points.items() for reader in readers}
+        own = {reader: tensor for tensor, readers in plan.cpu_points.items() for reader in readers}
+        self.forms = {"tensorrt": points, "cpu": {**points, **own}}
+        self.unsigned, self.finer = unsigned(self.model, plan), finer(self.model, plan)
         self.kernels = frozenset(plan.kernels)
         self.group = {name: name for name in plan.tensors}
         for tie in plan.ties:
@@ -116,31 +118,35 @@ class Network:
         first = self.group[tensor]
         return self.start[first] * self.growth[first].exp()
 
-    def rounded(self, tensor: str, x: Tensor) -> Tensor:
+    def rounded(self, tensor: str, x: Tensor, form: Form) -> Tensor:
         scale, limits = self.scale(tensor), (LOWEST, HIGHEST)
-        if tensor in self.finer:
-            scale, limits = scale * (LEVELS / TOP), (0, TOP)
+        if form == "cpu" and tensor in self.unsigned:
+            limits = 0, TOP
+            scale = scale * (LEVELS / TOP) if tensor in self.finer else scale
         y: Tensor = Rounded.apply(x, scale, *limits)  # type: ignore[no-untyped-call]
         return y
 
     def scales(self) -> dict[str, float]:
         return {name: float(self.scale(name).detach()) for name in self.group}
 
-    def __call__(self, x: Tensor) -> list[Tensor]:
-        """(B, C, H, W) → the graph's outputs, in order. Raises ModelError for a variant of an operator that is not in
-        `ops`, or where memory is short."""
+    def __call__(self, x: Tensor, form: Form | None = None) -> list[Tensor]:
+        """(B, C, H, W) → the graph's outputs, in order: exact, or rounded as one of the INT8 files.
+
+        Raises ModelError for a variant of an operator that is not in `ops`, or where memory is short.
+        """
         values: dict[str, Any] = {**self.constants, **self.weights, self.input: x}
         rounded: dict[str, Tensor] = {}
+        pairs = self.forms[form] if form else {}
         for node in self.model.graph.node:
             inputs: list[Any] = [values[name] if name else None for name in node.input]
             for index, name in enumerate(node.input):
-                tensor = self.quantised.get((node.name, index))
-                if tensor is not None:
+                tensor = pairs.get((node.name, index))
+                if form and tensor is not None:
                     if tensor not in rounded:
-                        rounded[tensor] = self.rounded(tensor, values[name])
+                        rounded[tensor] = self.rounded(tensor, values[name], form)
                     inputs[index] = rounded[tensor]
-            if node.name in self.kernels:
-                x_scale = self.scale(self.quantised[node.name, 0]).detach()
+            if form and node.name in self.kernels:
+                x_scale = self.scale(pairs[node.name, 0]).detach()
                 inputs[1] = rounded_weight(inputs[1], inputs[2] if len(inputs) > 2 else None, x_scale)
             try:
                 made = OPERATORS[node.op_type](self.attributes[node.name], inputs)

@@ -19,7 +19,7 @@ from edgecnn.quantize.correct import decibel
 from edgecnn.quantize.insert import Plan
 from edgecnn.quantize.qat import Tuned
 from edgecnn.quantize.qat.loss import distance
-from edgecnn.quantize.qat.network import Network
+from edgecnn.quantize.qat.network import Form, Network
 from edgecnn.quantize.ranges import tapped
 from edgecnn.recipe import QatSection
 from edgecnn.vision import Preprocess
@@ -53,50 +53,54 @@ class Trainer:
         held = torch.arange(0, len(pictures), every)
         rows = torch.tensor([i for i in range(len(pictures)) if i % every])
         trained = [*student.weights.values(), *student.growth.values()]
-        losses = [self.judge(teacher, student, pictures[held])]
+        forms: tuple[Form, ...] = ("tensorrt", "cpu") if plan.cpu_points else ("tensorrt",)
+        marks = [self.judge(teacher, student, pictures[held], forms)]
+        gains = [0.0]  # of each epoch, dB: of the form that gained least
         best = [tensor.clone() for tensor in trained]
-        for epoch in self.epochs(teacher, student, trained, pictures, rows):
-            losses.append(self.judge(teacher, student, pictures[held]))
-            if not math.isfinite(losses[-1]):
+        for epoch in self.epochs(teacher, student, trained, pictures[rows], forms):
+            marks.append(self.judge(teacher, student, pictures[held], forms))
+            if not math.isfinite(sum(marks[-1])):
                 raise ModelError(f"training diverged in epoch {epoch}", do="Lower quantize.qat.lr in the recipe")
-            better = losses[-1] < min(losses[:-1])
+            gains.append(min(now - then for now, then in zip(marks[-1], marks[0], strict=True)))
+            better = gains[-1] > max(gains[:-1])
             if better:
                 best = [tensor.detach().clone() for tensor in trained]
-            told = ", the best so far" if better else ""
-            note(f"qat epoch {epoch} of {self.section.epochs}: {decibel(1, losses[-1]):.2f} dB{told}")
+            told = ", ".join(f"{form} {mark:.2f} dB" for form, mark in zip(forms, marks[-1], strict=True))
+            note(f"qat epoch {epoch} of {self.section.epochs}: {told}{', the best so far' if better else ''}")
         with torch.no_grad():
             for tensor, value in zip(trained, best, strict=True):
                 tensor.copy_(value)
-        chosen = losses.index(min(losses))
+        chosen = gains.index(max(gains))
         facts = {
             "pictures": len(rows),
             "held_out": len(held),
             "best_epoch": chosen,
-            "before_db": round(decibel(1, losses[0]), 2),
-            "after_db": round(decibel(1, losses[chosen]), 2),
+            "before_db": dict(zip(forms, marks[0], strict=True)),
+            "after_db": dict(zip(forms, marks[chosen], strict=True)),
         }
         return Tuned(student.to_onnx(), student.scales(), chosen > 0, facts)
 
     def epochs(
-        self, teacher: Network, student: Network, trained: list[Tensor], pictures: Tensor, rows: Tensor
+        self, teacher: Network, student: Network, trained: list[Tensor], pictures: Tensor, forms: Sequence[Form]
     ) -> Iterator[int]:
-        """Train in place; yields after each epoch, counted from 1. Adam; the rate falls by half a cosine."""
+        """Train in place; yields after each epoch, counted from 1. Adam; the rate falls by half a cosine. The forms
+        take turns, and the logarithm makes both count alike, however far off one is."""
         for tensor in trained:
             tensor.requires_grad_(True)
         optimizer = torch.optim.Adam([{"params": [t], "lr": 0.0, "size": size(t)} for t in trained])
         dice = torch.Generator().manual_seed(self.section.seed)
-        steps = -(-len(rows) // self.section.batch)
+        steps = -(-len(pictures) // self.section.batch)
         total = steps * self.section.epochs
         with bar("quantisation-aware training", total) as advance:
             for epoch in range(self.section.epochs):
-                order = rows[torch.randperm(len(rows), generator=dice)]
+                order = torch.randperm(len(pictures), generator=dice)
                 for step, batch in enumerate(torch.tensor_split(order, steps), epoch * steps):
                     rate = self.section.lr * min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / total)) / 2
                     for group in optimizer.param_groups:
                         group["lr"] = rate * group["size"]
-                    loss = self.loss(teacher, student, pictures[batch])
+                    loss = self.loss(teacher, student, pictures[batch], forms[step % len(forms)])
                     optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.log().backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     advance(1, f"qat {epoch + 1}/{self.section.epochs}, {decibel(1, float(loss.detach())):.1f} dB")
                 yield epoch + 1
@@ -119,19 +123,20 @@ class Trainer:
         mean, std = (torch.tensor(v[: pictures.shape[1]])[:, None, None] for v in (self.spec.mean, self.spec.std))
         return ((pictures.float() - mean) / std).contiguous(memory_format=torch.channels_last)  # twice as fast
 
-    def loss(self, teacher: Network, student: Network, pictures: Tensor) -> Tensor:
+    def loss(self, teacher: Network, student: Network, pictures: Tensor, form: Form) -> Tensor:
         x = self.normalised(pictures)
         with torch.no_grad():
             wanted = teacher(x)
-        return distance(self.spec.decode, student(x), wanted)
+        return distance(self.spec.decode, student(x, form), wanted)
 
-    def judge(self, teacher: Network, student: Network, pictures: Tensor) -> float:
-        """The mean loss over pictures that are not trained on."""
+    def judge(self, teacher: Network, student: Network, pictures: Tensor, forms: Sequence[Form]) -> tuple[float, ...]:
+        """Of each form, over pictures that are not trained on: the teacher's power over the mean noise, dB; nan where
+        an answer is no longer finite."""
+        some = torch.split(pictures, self.section.batch)
         with torch.no_grad():
-            losses = [
-                self.loss(teacher, student, some) * len(some) for some in torch.split(pictures, self.section.batch)
-            ]
-        return float(torch.stack(losses).sum()) / len(pictures)
+            losses = [[float(self.loss(teacher, student, x, form)) * len(x) for x in some] for form in forms]
+        means = [sum(row) / len(pictures) for row in losses]
+        return tuple(round(decibel(1, mean), 2) if math.isfinite(mean) else math.nan for mean in means)
 
 
 def size(tensor: Tensor) -> float:
