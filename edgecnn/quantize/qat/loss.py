@@ -7,6 +7,8 @@ roots of the teacher's scores.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -45,4 +47,4 @@ def distance(decode: Decoder, student: list[Tensor], teacher: list[Tensor]) -> T
 
 def root(scores: Tensor) -> Tensor:
     """0 at 0, with a finite slope there."""
-    return (scores.clamp(min=0) + FAINT).sqrt() - FAINT**0.5
+    return (scores.clamp(min=0) + FAINT).sqrt() - math.sqrt(FAINT)

@@ -18,7 +18,7 @@ from edgecnn.progress import bar, note, tracked
 from edgecnn.quantize.correct import decibel
 from edgecnn.quantize.insert import Plan
 from edgecnn.quantize.qat import Tuned
-from edgecnn.quantize.qat.loss import distance
+from edgecnn.quantize.qat.loss import TINY, distance
 from edgecnn.quantize.qat.network import Form, Network
 from edgecnn.quantize.ranges import tapped
 from edgecnn.recipe import QatSection
@@ -100,7 +100,7 @@ class Trainer:
                         group["lr"] = rate * group["size"]
                     loss = self.loss(teacher, student, pictures[batch], forms[step % len(forms)])
                     optimizer.zero_grad()
-                    loss.log().backward()  # type: ignore[no-untyped-call]
+                    (loss + TINY).log().backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     advance(1, f"qat {epoch + 1}/{self.section.epochs}, {decibel(1, float(loss.detach())):.1f} dB")
                 yield epoch + 1
