@@ -55,14 +55,12 @@ class Trainer:
         trained = [*student.weights.values(), *student.growth.values()]
         forms: tuple[Form, ...] = ("tensorrt", "cpu") if plan.cpu_points else ("tensorrt",)
         marks = [self.judge(teacher, student, pictures[held], forms)]
-        gains = [0.0]  # of each epoch, dB: of the form that gained least
         best = [tensor.clone() for tensor in trained]
         for epoch in self.epochs(teacher, student, trained, pictures[rows], forms):
             marks.append(self.judge(teacher, student, pictures[held], forms))
             if not math.isfinite(sum(marks[-1])):
                 raise ModelError(f"training diverged in epoch {epoch}", do="Lower quantize.qat.lr in the recipe")
-            gains.append(min(now - then for now, then in zip(marks[-1], marks[0], strict=True)))
-            better = gains[-1] > max(gains[:-1])
+            better = min(marks[-1]) > max(map(min, marks[:-1]))
             if better:
                 best = [tensor.detach().clone() for tensor in trained]
             told = ", ".join(f"{form} {mark:.2f} dB" for form, mark in zip(forms, marks[-1], strict=True))
@@ -70,7 +68,7 @@ class Trainer:
         with torch.no_grad():
             for tensor, value in zip(trained, best, strict=True):
                 tensor.copy_(value)
-        chosen = gains.index(max(gains))
+        chosen = marks.index(max(marks, key=min))  # by the form that is worse off
         facts = {
             "pictures": len(rows),
             "held_out": len(held),
