@@ -247,7 +247,7 @@ class QatSection(Section):
     """Quantisation-aware training: fine-tuning under INT8 rounding, with the FP32 network as teacher."""
 
     epochs: Annotated[int, Field(gt=0)] = 6
-    lr: Annotated[float, Field(gt=0)] = 1e-3  # relative to the size of each weight
+    lr: Annotated[float, Field(gt=0)] = 3e-4  # relative to the size of each weight
     batch: Annotated[int, Field(gt=0)] = 8
     data: DataSection | None = None  # labels are not looked at; None: the calibration pictures
     seed: int = 0
