@@ -25,7 +25,7 @@ from edgecnn.recipe import QatSection
 from edgecnn.vision import Preprocess
 
 HELD = 4  # at most every so many-th picture is held out to judge epochs on,
-MOST_HELD = 64  # and no more than these
+MOST_HELD = 64  # and about so many at most
 WARMUP = 20  # steps in which the rate rises to the recipe's
 AGREE = 1e-3  # largest difference of torch from onnxruntime, relative to the output's range
 LEAST = 8  # pictures to train on
