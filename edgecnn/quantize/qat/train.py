@@ -53,7 +53,7 @@ class Trainer:
         held = torch.arange(0, len(pictures), every)
         rows = torch.tensor([i for i in range(len(pictures)) if i % every])
         trained = [*student.weights.values(), *student.growth.values()]
-        forms: tuple[Form, ...] = ("tensorrt", "cpu") if plan.cpu_points else ("tensorrt",)
+        forms: tuple[Form, ...] = ("tensorrt", "cpu")
         marks = [self.judge(teacher, student, pictures[held], forms)]
         best = [tensor.clone() for tensor in trained]
         for epoch in self.epochs(teacher, student, trained, pictures[rows], forms):
