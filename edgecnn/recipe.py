@@ -245,6 +245,16 @@ class ExportSection(Section):
     compare: DataSection = DataSection(seed=9100, pictures=4)
 
 
+class QatSection(Section):
+    """Quantisation-aware training: fine-tuning under INT8 rounding, with the FP32 network as teacher."""
+
+    epochs: Annotated[int, Field(gt=0)] = 6
+    lr: Annotated[float, Field(gt=0)] = 3e-4  # relative to the size of each weight
+    batch: Annotated[int, Field(gt=0)] = 8
+    data: DataSection | None = None  # labels are not looked at; None: the calibration pictures
+    seed: int = 0
+
+
 class QuantizeSection(Section):
     calibration: Path | None = None  # a list in calibration/; None: `data`
     data: DataSection = DataSection(seed=9200, pictures=64)
@@ -254,6 +264,7 @@ class QuantizeSection(Section):
     percentile: Annotated[float, Field(gt=50, le=100)] = 99.99
     bins: Annotated[int, Field(ge=2048)] = 4096
     keep_float: tuple[str, ...] = ()  # node names that stay in FP32
+    qat: QatSection | None = None
 
     @field_validator("ranges", mode="before")
     @classmethod
@@ -349,8 +360,10 @@ def _with_data(key: str, section: Any, data: dict[str, Any], few: dict[str, Any]
     match key, section:
         case "export", dict():
             return {"compare": {**few, "pictures": 4}} | section
-        case "quantize", dict() if "calibration" not in section:
-            return {"data": few} | section
+        case "quantize", dict():
+            own = {} if "calibration" in section else {"data": few}
+            qat = {"qat": {"data": data} | section["qat"]} if isinstance(section.get("qat"), dict) else {}
+            return own | section | qat
         case "slim", {"steps": list() as steps}:
             return section | {"steps": [_step_with_data(step, data, few) for step in steps]}
     return section

@@ -42,7 +42,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "slim": (BASE | {"cpu", "memo", "zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
     "classify": (BASE | {"zoo", "data"}, set()),
     "export": (BASE | {"onnxfile", "zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
-    "quantize": (BASE | {"onnxfile", "data", "vision"}, {"numpy", "onnx", "onnxruntime"}),
+    "quantize": (BASE | {"onnxfile", "data", "vision"}, {"numpy", "onnx", "onnxruntime", "torch"}),  # torch: qat
     "build": (BASE | {"engine", "onnxfile"}, {"numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"}),
     "predict": (BASE | {"build", "quantize"}, {"numpy", "onnx"}),
     "backends": (
@@ -100,6 +100,12 @@ def test_a_part_imports_only_what_the_table_grants(path: Path) -> None:
             assert names[1] == part or names[1] in parts, where
         elif names[0] in HEAVY:
             assert names[0] in heavy, where
+
+
+def test_only_training_under_rounding_needs_torch_to_quantize() -> None:
+    for path in (PACKAGE / "quantize").glob("*.py"):
+        assert not any(module.split(".")[0] == "torch" for _, module in imports(path)), path
+    assert "torch" not in loaded("import edgecnn.quantize.stage")
 
 
 def test_every_part_is_in_the_table_and_the_table_names_no_other() -> None:

@@ -22,12 +22,14 @@ VERSION = 5
 def settings(recipe: Recipe) -> dict[str, Any]:
     """The recipe's `quantize` section, its files by content."""
     section = recipe.quantize
-    chosen: dict[str, Any] = section.model_dump(mode="json", exclude={"calibration", "data", "ranges_from"})
+    chosen: dict[str, Any] = section.model_dump(mode="json", exclude={"calibration", "data", "ranges_from", "qat"})
     for key, path in (("calibration", section.calibration), ("ranges_from", section.ranges_from)):
         if path is not None:
             chosen[key] = sha256(path) if path.is_file() else "missing"
     if section.calibration is None:
         chosen["data"] = section.data.model_dump(mode="json")
+    if section.qat is not None:  # a bundle without it keeps its key
+        chosen["qat"] = section.qat.model_dump(mode="json")
     return chosen
 
 

@@ -28,13 +28,20 @@ MIDDLE, TOP = 128, 255
 def cpu_form(model: ModelProto, plan: Plan, scale: Mapping[str, float]) -> ModelProto:
     """The prepared FP32 graph → the file for onnxruntime."""
     points = {name: plan.points.get(name, []) + plan.cpu_points.get(name, []) for name in plan.tensors}
-    signs, tied = _Signs(View(model)), {name for tie in plan.ties for name in tie}
-    own = {  # only onnxruntime reads these, so all 255 levels may serve what can't be negative
-        name: scale[name] * LEVELS / TOP
-        for name in plan.cpu_points
-        if name not in plan.points and name not in tied and signs.positive(name)
-    }
+    own = {name: scale[name] * LEVELS / TOP for name in finer(model, plan)}
     return pack(to_unsigned(insert(model, points, {**scale, **own}, plan.kernels)))
+
+
+def unsigned(model: ModelProto, plan: Plan) -> frozenset[str]:
+    """Tensors of the plan that can't be negative: zero point 0 here."""
+    signs = _Signs(View(model))
+    return frozenset(name for name in plan.tensors if signs.positive(name))
+
+
+def finer(model: ModelProto, plan: Plan) -> frozenset[str]:
+    """Tensors that only onnxruntime reads and that can't be negative: all of its 255 levels may serve them."""
+    tied = {name for tie in plan.ties for name in tie}
+    return unsigned(model, plan) - {*plan.points, *tied}
 
 
 def to_unsigned(model: ModelProto, *, relu_zero: bool = True) -> ModelProto:

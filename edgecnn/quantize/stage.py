@@ -24,6 +24,7 @@ from edgecnn.quantize.cpu import cpu_form
 from edgecnn.quantize.equalize import equalized
 from edgecnn.quantize.graph import load, prepare
 from edgecnn.quantize.insert import Plan, insert, plan, scales
+from edgecnn.quantize.qat import Tune
 from edgecnn.quantize.ranges import Histogram, amax, collect, methods, tapped
 from edgecnn.recipe import QuantizeSection, Recipe
 from edgecnn.scene import F32
@@ -48,10 +49,11 @@ class Quantized:
     rounding: dict[str, Rounding]  # kernel -> its error, the weak ones included
     weak: tuple[str, ...]  # kernels that stay float because of their error
     samples: list[F32]  # at most MEASURED of the inputs, spread over all
+    qat: Mapping[str, Any] | None = None  # what training came to
 
 
-def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection) -> Quantized:
-    """Quantise an FP32 network on calibration inputs (1, C, H, W).
+def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection, tune: Tune | None = None) -> Quantized:
+    """Quantise an FP32 network on calibration inputs (1, C, H, W); with `tune`, train it under rounding as well.
 
     Raises InputError if there is none or `ranges_from` does not fit, RecipeError for an unknown name in `keep_float` or
     `ranges`, ModelError for inf or nan.
@@ -69,12 +71,17 @@ def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection) 
     entry = model.graph.input[0].name
     if entry in ranges and histograms[entry].max <= 128 and all(np.array_equal(x, np.rint(x)) for x in some):
         ranges[entry] = 127.0  # whole numbers from -128 to 127, such as a picture less 128, are int8 as they stand
-    rounding = measure(model, chosen, scales(chosen, ranges), tracked(some, "measure rounding", len(some)))
+    scale = scales(chosen, ranges)
+    rounding = measure(model, chosen, scale, tracked(some, "measure rounding", len(some)))
     weak = tuple(name for name, error in rounding.items() if error.sqnr_db < FLOOR_DB)
     if weak:
         chosen = plan(model, {*section.keep_float, *weak})
-    scale = scales(chosen, ranges)
+        scale = scales(chosen, ranges)
     better = corrected(model, {name: rounding[name] for name in chosen.kernels})
+    tuned = None if tune is None else tune(model, better, chosen, scale)
+    if tuned is not None and tuned.better:
+        better, scale = tuned.model, tuned.scale
+        rounding |= measure(better, chosen, scale, some)
     return Quantized(
         tensorrt=insert(better, chosen.points, scale, chosen.kernels),
         cpu=cpu_form(better, chosen, scale),
@@ -84,6 +91,7 @@ def quantize(model: ModelProto, feeds: Sequence[F32], section: QuantizeSection) 
         rounding=rounding,
         weak=weak,
         samples=some,
+        qat=None if tuned is None else tuned.facts,
     )
 
 
@@ -109,7 +117,7 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
     data = calibration(section)
     if len(data) < FEW:
         note(f"calibrating on {len(data)} pictures only; 64 or more of the road that the camera will see are better")
-    result = quantize(source, Inputs(spec, data), section)
+    result = quantize(source, Inputs(spec, data), section, trainer(spec, section, data))
     files = {
         "int8": "model.int8.onnx",
         "int8_cpu": "model.int8.cpu.onnx",
@@ -134,6 +142,8 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
         "sqnr_db": sqnr(source, result.tensorrt, shown, optimise=False),
         "sqnr_cpu_db": sqnr(source, result.cpu, shown, optimise=False),
     }
+    if result.qat is not None:
+        facts["qat"] = result.qat
     for name in result.weak:
         note(f"{name} stays float: rounding alone leaves it {result.rounding[name].sqnr_db:.1f} dB, under {FLOOR_DB:g}")
     tools = {"onnx": onnx.__version__, "onnxruntime": ort.__version__, "numpy": np.__version__}
@@ -158,6 +168,15 @@ def calibration(section: QuantizeSection) -> Dataset:
     if section.calibration is not None:
         return open_list(section.calibration)
     return open_dataset(section.data)
+
+
+def trainer(spec: ModelSpec, section: QuantizeSection, data: Dataset) -> Tune | None:
+    """What trains the network where the recipe asks for it. torch is loaded here, and nowhere else in the stage."""
+    if section.qat is None:
+        return None
+    from edgecnn.quantize.qat.train import Trainer
+
+    return Trainer(spec, section.qat, data if section.qat.data is None else open_dataset(section.qat.data))
 
 
 def save(model: ModelProto, path: Path) -> None:
@@ -187,7 +206,8 @@ def _told(method: str, percentile: float) -> str:
 
 
 def ranges_json(result: Quantized, section: QuantizeSection, count: int) -> Mapping[str, Any]:
-    return {
+    trained = {} if result.qat is None else {"qat": result.qat}  # scales are learned from those of the method
+    return trained | {
         "method": section.ranges,
         "percentile": section.percentile,
         "bins": section.bins,
