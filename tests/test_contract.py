@@ -42,7 +42,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "slim": (BASE | {"cpu", "memo", "zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
     "classify": (BASE | {"zoo", "data"}, set()),
     "export": (BASE | {"onnxfile", "zoo", "data", "vision"}, {"numpy", "torch", "onnx", "onnxruntime"}),
-    "quantize": (BASE | {"onnxfile", "data", "vision"}, {"numpy", "onnx", "onnxruntime", "torch"}),  # torch: qat
+    "quantize": (BASE | {"cpu", "onnxfile", "data", "vision"}, {"numpy", "onnx", "onnxruntime", "torch"}),  # torch: qat
     "build": (BASE | {"engine", "onnxfile"}, {"numpy", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx"}),
     "predict": (BASE | {"build", "quantize"}, {"numpy", "onnx"}),
     "backends": (

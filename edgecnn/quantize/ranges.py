@@ -17,6 +17,7 @@ import onnxruntime as ort  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from edgecnn.cpu import saturates
 from edgecnn.errors import InputError, ModelError, RecipeError
 from edgecnn.scene import F32
 
@@ -193,4 +194,6 @@ def tapped(model: ModelProto, tensors: Sequence[str], *, optimise: bool = True) 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    elif saturates():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return ort.InferenceSession(copy.SerializeToString(), options, providers=["CPUExecutionProvider"])
