@@ -18,10 +18,10 @@ from edgecnn.errors import InputError, ModelError
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
 from edgecnn.scene import Detections, Frame, Picture, Tracks
-from edgecnn.track.bytetrack import ByteTrack
-from edgecnn.track.bytetrack import Settings as TrackSettings
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
+from edgecnn.track.tracker import ByteTrack
+from edgecnn.track.tracker import Settings as TrackSettings
 from edgecnn.vision import DecodeDetections, Preprocess
 
 UNSURE = 0.6  # share of `score`: a track last seen weaker is looked for again at once

@@ -35,10 +35,10 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> F64:
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def assign(similarity: F64, at_least: float) -> tuple[Index, Index]:
-    """Rows and columns (K,), (K,) of the one-to-one assignment of greatest total similarity.
+def assign(similarity: F64, at_least: float, bonus: F64 | float = 0.0) -> tuple[Index, Index]:
+    """Rows and columns (K,), (K,) of the one-to-one assignment of greatest total similarity and `bonus` (N, M).
 
-    Pairs below `at_least` are worth nothing, so they never displace a pair above it, and they are not returned.
+    Pairs of a similarity below `at_least` are worth nothing, so they never displace a pair above it, and they are not returned.
     """
     if similarity.size == 0:
         none = np.zeros(0, np.int64)
@@ -51,7 +51,7 @@ def assign(similarity: F64, at_least: float) -> tuple[Index, Index]:
     rivals, wanted = np.flatnonzero(row_count), np.flatnonzero(column_count)
     if len(rivals):
         pairs = np.ix_(rivals, wanted)
-        i, j = linear_sum_assignment(np.where(allowed[pairs], similarity[pairs], 0.0), maximize=True)
+        i, j = linear_sum_assignment(np.where(allowed, similarity + bonus, 0.0)[pairs], maximize=True)
         kept = allowed[pairs][i, j]
         rows, columns = np.append(rows, rivals[i[kept]]), np.append(columns, wanted[j[kept]])
     return rows, columns

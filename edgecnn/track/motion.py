@@ -58,8 +58,8 @@ class Motion:
         pairs = ((getattr(self, name), getattr(other, name)) for name in ("value", "rate", "p_xx", "p_xv", "p_vv"))
         return Motion(*(np.concatenate(pair) for pair in pairs))
 
-    def predict(self, dt: float, noise: Noise) -> None:
-        """All tracks `dt` seconds on, in place."""
+    def predict(self, dt: float | F64, noise: Noise) -> None:
+        """All tracks `dt` seconds on, or each its own `dt` (N, 1), in place."""
         size = np.exp(self.value[:, 2:3])
         q = _per_coordinate(size, noise.accelerate, noise.grow, noise.turn)
         self.value += self.rate * dt
@@ -81,10 +81,7 @@ class Motion:
 
     def xyxy(self) -> F64:
         """Boxes (N, 4), px."""
-        size, half_aspect = self.value[:, 2:3], 0.5 * self.value[:, 3:4]
-        half = 0.5 * np.exp(np.concatenate([size + half_aspect, size - half_aspect], axis=1))
-        centre = self.value[:, :2]
-        return np.concatenate([centre - half, centre + half], axis=1)
+        return box(self.value)
 
 
 def coordinates(xyxy: NDArray[Any]) -> F64:
@@ -94,6 +91,13 @@ def coordinates(xyxy: NDArray[Any]) -> F64:
     log_side = np.log(np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0))
     scale = 0.5 * (log_side[:, :1] + log_side[:, 1:])
     return np.concatenate([centre, scale, log_side[:, :1] - log_side[:, 1:]], axis=1)
+
+
+def box(value: F64) -> F64:
+    """(N, 4) cx, cy, ln sqrt(wh), ln(w / h) → (N, 4) px, the inverse."""
+    size, half_aspect = value[:, 2:3], 0.5 * value[:, 3:4]
+    half = 0.5 * np.exp(np.concatenate([size + half_aspect, size - half_aspect], axis=1))
+    return np.concatenate([value[:, :2] - half, value[:, :2] + half], axis=1)
 
 
 def _per_coordinate(size: F64, centre: float, scale: float, aspect: float) -> F64:

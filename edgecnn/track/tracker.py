@@ -9,13 +9,14 @@ frame only; boxes move by edgecnn.track.motion, in px of the frame; and everythi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.scene import F32, I64, Bool, Detections, Tracks
 from edgecnn.track.assign import F64, Index, assign, iou
-from edgecnn.track.motion import Motion, Noise
+from edgecnn.track.motion import Motion, Noise, box, coordinates
 
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
@@ -36,6 +37,10 @@ class Settings:
     lost_s: float = 1.0  # a track not seen for this long is dropped
     coast_s: float = 0.07  # a confirmed track that the detector missed is still returned for this long
     min_hits: int = 2  # detections before a track is confirmed (in the first frame 1)
+    direction: float = 0.0  # OC-SORT: most that is taken off the similarity where a match would turn a track around
+    look_back: int = 3  # detections, over which a track's direction is taken
+    recover: float | None = None  # OC-SORT: least IoU of a track's last detection with one that is left over
+    revise: bool = False  # OC-SORT: a track found again is filtered anew along a straight line over the gap
     noise: Noise = field(default_factory=Noise)
 
 
@@ -53,13 +58,18 @@ class _State:
     missed: I64  # (N,) frames since matched
     lost: Bool  # (N,) the last detector frame did not see it
     raw: F32  # (N, 4) the last matched detection, px
+    past: F64  # (N, L, 2) centres of the last `look_back` ones, px, newest first; nan where there were fewer
+    then: Motion  # as it was when last measured, by the detector or by flow
+    then_s: F64  # (N,) s, when that was
 
     def __getitem__(self, rows: NDArray[np.generic]) -> _State:
         return _State(**{name: column[rows] for name, column in vars(self).items()})
 
     def joined(self, other: _State) -> _State:
-        pairs = zip(vars(self).items(), vars(other).values(), strict=True)
-        return _State(**{name: np.concatenate([mine, theirs]) for (name, mine), theirs in pairs})
+        joined = {}
+        for (name, mine), theirs in zip(vars(self).items(), vars(other).values(), strict=True):
+            joined[name] = mine.joined(theirs) if isinstance(mine, Motion) else np.concatenate([mine, theirs])
+        return _State(**joined)
 
 
 class ByteTrack:
@@ -77,8 +87,9 @@ class ByteTrack:
         self._motion = Motion.born(empty.xyxy, self.settings.noise)
         integers = none.astype(np.int64)
         self._state = _State(
-            integers, integers, none, none, none, none, integers, integers, none.astype(bool), empty.xyxy
-        )
+            integers, integers, none, none, none, none, integers, integers, none.astype(bool), empty.xyxy,
+            np.zeros((0, self.settings.look_back, 2)), self._motion, none,
+        )  # fmt: skip
         self._shown: Index = integers  # rows that the last call returned
         self._t_ns: int | None = None
         self._now = 0.0  # s since the first frame
@@ -105,7 +116,9 @@ class ByteTrack:
             raise ValueError(f"{len(xyxy)} boxes and {len(ok)} flags for the {len(self._shown)} tracks last returned")
         self._advance(t_ns)
         if ok.any():
-            self._motion.update(self._shown[ok], xyxy[ok], self.settings.noise, _FLOW_NOISE)
+            rows = self._shown[ok]
+            self._motion.update(rows, xyxy[ok], self.settings.noise, _FLOW_NOISE)
+            self._remember(rows)
         self._drop_outside(frame_size)
         return self._tracks()
 
@@ -133,6 +146,7 @@ class ByteTrack:
         overlap = iou(boxes, detections.xyxy)
         overlap[state.label[:, None] != detections.label[None]] *= s.other_label
         fused = overlap * detections.score
+        turn = self._turn(detections) if s.direction else np.zeros_like(fused)
 
         strong = detections.score >= s.high
         weak = ~strong & (detections.score >= s.low)
@@ -143,7 +157,8 @@ class ByteTrack:
             rows = np.flatnonzero(tracks)
             columns = np.flatnonzero(found & (to_track < 0)) if rows.size else rows
             if columns.size:
-                i, j = assign(similarity[np.ix_(rows, columns)], at_least)
+                pairs = np.ix_(rows, columns)
+                i, j = assign(similarity[pairs], at_least, turn[pairs])
                 to_track[columns[j]] = rows[i]
 
         match(confirmed, strong, fused, s.match_high)
@@ -151,6 +166,9 @@ class ByteTrack:
         free[to_track[to_track >= 0]] = False
         match(confirmed & free & ~state.lost, weak, overlap, s.match_low)
         match(~confirmed, strong, fused, s.match_new)
+        if s.recover is not None:
+            free[to_track[to_track >= 0]] = False
+            match(confirmed & free, strong, iou(state.raw, detections.xyxy), s.recover)
 
         matched = np.flatnonzero(to_track >= 0)
         self._continue(to_track[matched], detections[matched])
@@ -165,7 +183,10 @@ class ByteTrack:
     def _continue(self, rows: Index, found: Detections) -> None:
         """The tracks `rows` are seen again, each in one detection."""
         state = self._state
+        if self.settings.revise:
+            self._revise(rows, found.xyxy)
         self._motion.update(rows, found.xyxy, self.settings.noise)
+        self._remember(rows)
         # The label with the majority of score (Boyer and Moore's vote): one odd frame does not rename a track.
         same = state.label[rows] == found.label
         vote = state.vote[rows] + np.where(same, found.score, -found.score)
@@ -176,6 +197,52 @@ class ByteTrack:
         state.hits[rows] += 1
         state.missed[rows] = 0
         state.raw[rows] = found.xyxy
+        state.past[rows] = np.concatenate([_centres(found.xyxy)[:, None], state.past[rows][:, :-1]], axis=1)
+
+    def _remember(self, rows: Index) -> None:
+        for name, column in vars(self._state.then).items():
+            column[rows] = getattr(self._motion, name)[rows]
+        self._state.then_s[rows] = self._now
+
+    def _revise(self, rows: Index, xyxy: F32) -> None:
+        """Tracks that a detector frame missed: as if they had been seen on a straight line to where they are now.
+
+        Observation-centric re-update, Cao et al. 2023, arXiv:2203.14360, section 4.1, in even steps of time.
+        """
+        state = self._state
+        lost = state.lost[rows]
+        rows, xyxy = rows[lost], xyxy[lost]
+        if not len(rows):
+            return
+        motion, gap_s = state.then[rows], self._now - state.then_s[rows]
+        steps = np.maximum(state.missed[rows], 1)
+        start, end = motion.value.copy(), coordinates(xyxy)
+        for k in range(1, int(steps.max()) + 1):
+            on = np.flatnonzero(steps >= k)
+            part = motion[on]
+            part.predict((gap_s / steps)[on, None], self.settings.noise)
+            if k < steps.max():
+                inner = np.flatnonzero(steps[on] > k)
+                share = (k / steps[on][inner])[:, None]
+                part.update(inner, box(start[on][inner] * (1 - share) + end[on][inner] * share), self.settings.noise)
+            for name, column in vars(part).items():
+                getattr(motion, name)[on] = column
+        for name, column in vars(motion).items():
+            getattr(self._motion, name)[rows] = column
+
+    def _turn(self, found: Detections) -> F64:
+        """(N, M) in [-direction / 2, direction / 2] × score: how well each match would go on in the track's direction.
+
+        Observation-centric momentum, Cao et al. 2023, arXiv:2203.14360, section 4.2.
+        """
+        past = self._state.past
+        many = np.maximum((~np.isnan(past[:, :, 0])).sum(1) - 1, 0)
+        came = past[:, 0] - past[np.arange(len(past)), many]
+        goes = _centres(found.xyxy)[None] - past[:, 0][:, None]
+        norm = np.linalg.norm(came, axis=1)[:, None] * np.linalg.norm(goes, axis=2)
+        cosine = np.divide((came[:, None] * goes).sum(2), norm, out=np.zeros_like(norm), where=norm > 0)
+        angle = np.arccos(np.clip(cosine, -1, 1))
+        return np.asarray(self.settings.direction * (0.5 - angle / np.pi) * found.score)
 
     def _give_birth(self, found: Detections) -> None:
         n = len(found)
@@ -186,9 +253,26 @@ class ByteTrack:
         now, hits = np.full(n, self._now), np.full(n, 1 if self._started else self.settings.min_hits)
         score = found.score.astype(np.float64)
         none = np.zeros(n, np.int64)
-        new = _State(ids, found.label, score, score, now, now.copy(), hits, none, none.astype(bool), found.xyxy)
+        past = np.full((n, self.settings.look_back, 2), np.nan)
+        past[:, 0] = _centres(found.xyxy)
+        born = Motion.born(found.xyxy, self.settings.noise)
+        new = _State(
+            ids,
+            found.label,
+            score,
+            score,
+            now,
+            now.copy(),
+            hits,
+            none,
+            none.astype(bool),
+            found.xyxy,
+            past,
+            born[:],
+            now.copy(),
+        )
         self._state = self._state.joined(new)
-        self._motion = self._motion.joined(Motion.born(found.xyxy, self.settings.noise))
+        self._motion = self._motion.joined(born)
 
     def _drop_duplicates(self) -> None:
         """A lost or young track that lies on another of its class: the younger of the two goes."""
@@ -235,3 +319,7 @@ class ByteTrack:
             missed=state.missed[rows],
             confirmed=np.ones(len(rows), bool),
         )
+
+
+def _centres(xyxy: NDArray[Any]) -> F64:
+    return np.asarray(0.5 * (xyxy[:, :2] + xyxy[:, 2:]), np.float64)
