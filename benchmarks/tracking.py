@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecnn.metrics.tracking import evaluate_tracks
 from edgecnn.scene import Detections, Tracks, Truth
-from edgecnn.track import ByteTrack, Settings
+from edgecnn.track import Settings, Tracker
 
 _SIMILAR = {"Car": "Van", "Pedestrian": "Person_sitting"}  # KITTI: neither hit nor miss
 
@@ -66,7 +66,7 @@ def kitti(folder: Path, name: str, kind: str) -> Recording:
 
 def play(sequence: Recording, settings: Settings | None = None) -> Iterator[tuple[Tracks, Truth]]:
     """What the tracker makes of each frame, beside the truth."""
-    tracker = ByteTrack(settings, sequence.fps)
+    tracker = Tracker(settings, sequence.fps)
     for k, (detections, truth) in enumerate(sequence.frames):
         yield tracker.step(detections, round(k * 1e9 / sequence.fps), frame_size=sequence.size), truth
 
@@ -84,7 +84,7 @@ def frame_ms(objects: int, frames: int = 200, rounds: int = 5) -> float:
         frames_.append(_detections(xyxy[kept], random.uniform(0.3, 1, objects)[kept]))
     best = np.full(frames, np.inf)
     for _ in range(rounds):
-        tracker = ByteTrack()
+        tracker = Tracker()
         for k, detections in enumerate(frames_):
             start = time.perf_counter()
             tracker.step(detections, round(k * 1e9 / 30), frame_size=(1920, 1080))

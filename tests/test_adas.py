@@ -21,7 +21,7 @@ from edgecnn.adas.memory import ById
 from edgecnn.adas.ttc import Contact, TimeToCollision, TtcSettings, contact_time
 from edgecnn.errors import InputError
 from edgecnn.scene import Detections, Tracks
-from edgecnn.track import ByteTrack
+from edgecnn.track import Tracker
 
 SIZE = (1280, 720)
 CAMERA = Camera(740.0, 740.0, 640.0, 360.0, height_m=1.2)
@@ -145,7 +145,7 @@ def test_a_warning_comes_in_time_without_a_known_camera() -> None:
 def test_a_warning_comes_in_time_through_the_tracker(name: str) -> None:
     lead, true_ttc, limit = CASES[name]
     random = np.random.default_rng(1)
-    tracker, analysis = ByteTrack(fps=FPS), SceneAnalysis(None, CAMERA, SIZE)
+    tracker, analysis = Tracker(fps=FPS), SceneAnalysis(None, CAMERA, SIZE)
     for k in range(int(7 * FPS)):
         t = k / FPS
         box = true_box(*lead(t)) + random.normal(0, 0.5, 4)

@@ -147,7 +147,7 @@ def test_help_of_run_loads_neither_torch_nor_onnx() -> None:
 
 
 def test_the_boards_modules_load_neither_torch_nor_onnx() -> None:
-    names = "scene bundle recipe vision backends.ort backends.trt track.bytetrack track.flow adas run.loop bench doctor"
+    names = "scene bundle recipe vision backends.ort backends.trt track.tracker track.flow adas run.loop bench doctor"
     code = "\n".join(f"import edgecnn.{name}" for name in names.split())
     assert not loaded(code) & {"torch", "onnx", "pycocotools", "torch_pruning", "matplotlib"}
 

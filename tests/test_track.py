@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from edgecnn.scene import Detections, Tracks
-from edgecnn.track import ByteTrack, Settings
+from edgecnn.track import Settings, Tracker
 from edgecnn.track.assign import assign, iou
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
@@ -37,7 +37,7 @@ class Camera:
     """A tracker, and a clock that goes on by `fps`."""
 
     def __init__(self, settings: Settings | None = None, fps: float = 20.0) -> None:
-        self.tracker, self.step_ns, self.t_ns = ByteTrack(settings, fps), int(SECOND / fps), 0
+        self.tracker, self.step_ns, self.t_ns = Tracker(settings, fps), int(SECOND / fps), 0
 
     def see(self, detections: Detections | None, frames: int = 1) -> Tracks:
         self.t_ns += frames * self.step_ns
@@ -174,7 +174,7 @@ def test_dropped_frames_change_neither_numbers_nor_speeds(every: int) -> None:
 
 
 def test_time_stamps_that_stand_still_or_go_back_count_as_one_frame() -> None:
-    tracker = ByteTrack(fps=20)
+    tracker = Tracker(fps=20)
     for k, t_ns in enumerate([5 * SECOND, 5 * SECOND, 5 * SECOND, 0, 50_000_000, 100_000_000]):
         tracks = tracker.step(found(box(100 + 5 * k)), t_ns, frame_size=SIZE)
         assert tracks.id.tolist() == [1]
@@ -276,7 +276,7 @@ def moved(grey: np.ndarray, scale: float, dx: float, dy: float) -> np.ndarray:
 
 
 def shown(*boxes: tuple[float, float, float, float]) -> Tracks:
-    return ByteTrack().step(found(*boxes), 0, frame_size=(800, 480))
+    return Tracker().step(found(*boxes), 0, frame_size=(800, 480))
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,7 @@ def test_flow_says_where_it_does_not_know() -> None:
 
 
 def test_the_tracker_takes_flow_for_rows_that_are_ok() -> None:
-    tracker = ByteTrack()
+    tracker = Tracker()
     detections = found((100, 100, 160, 160), (300, 100, 360, 160))
     for k in range(3):
         tracks = tracker.step(detections, k * 50_000_000, frame_size=SIZE)

@@ -51,7 +51,7 @@ class SceneAnalysis:
     def step(self, tracks: Tracks, t_ns: int, *, measured: F32 | None = None, frame: int | None = None) -> Scene:
         """One frame, taken at `t_ns`.
 
-        `measured` (N, 4) px are the rows of `tracks` as detected, nan where not (`ByteTrack.measured`). Without it the
+        `measured` (N, 4) px are the rows of `tracks` as detected, nan where not (`Tracker.measured`). Without it the
         boxes of `tracks` are taken where `missed` is 0; if those were filtered, warnings come late or too eagerly.
         `frame` is the frame's index for the events; without it, the calls are counted from 0.
         """

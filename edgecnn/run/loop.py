@@ -20,8 +20,8 @@ from edgecnn.run.timing import Laps
 from edgecnn.scene import Detections, Frame, Picture, Tracks
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
-from edgecnn.track.tracker import ByteTrack
-from edgecnn.track.tracker import Settings as TrackSettings
+from edgecnn.track.settings import Settings as TrackSettings
+from edgecnn.track.tracker import Tracker
 from edgecnn.vision import DecodeDetections, Preprocess
 
 UNSURE = 0.6  # share of `score`: a track last seen weaker is looked for again at once
@@ -82,7 +82,7 @@ class Pipeline:
         self._preprocess = Preprocess(model)
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         birth = min(settings.score + 0.1, 0.95)
-        self._tracker = ByteTrack(TrackSettings(high=settings.score, low=weak, birth=birth), fps)
+        self._tracker = Tracker(TrackSettings(high=settings.score, low=weak, birth=birth), fps)
         self._schedule = Schedule(ScheduleSettings(every=settings.detect_every, unsure=UNSURE * settings.score))
         self._cuts = CutDetector()
         self._size = (0, 0)

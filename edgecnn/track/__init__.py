@@ -1,5 +1,6 @@
 """Objects keep their numbers from frame to frame, and move on between detections."""
 
-from edgecnn.track.tracker import ByteTrack, Settings
+from edgecnn.track.settings import METHODS, Settings
+from edgecnn.track.tracker import Tracker
 
-__all__ = ["ByteTrack", "Settings"]
+__all__ = ["METHODS", "Settings", "Tracker"]

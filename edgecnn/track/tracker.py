@@ -1,14 +1,14 @@
-"""A multi-object tracker that uses every detection, the weak ones too.
+"""The multi-object tracker: detections of each frame in, numbered boxes out. Everything is a column over tracks.
 
-Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV 2022: strong detections are
-matched first, then weak ones continue the tracks that are left (an object half hidden is detected weakly), and only
-strong ones start a track. Differences: time is real, so frames may be dropped and the detector may run in every k-th
-frame only; boxes move by edgecnn.track.motion, in px of the frame; and everything is a column over tracks.
+Strong detections are matched first, then weak ones continue the tracks that are left (an object half hidden is detected
+weakly), and only strong ones start a track. `edgecnn.track.settings` has what is common to SORT, ByteTrack and OC-SORT
+and what each has of its own. Different from all three: time is real, so frames may be dropped and the detector may run
+in every k-th frame only, and boxes move by edgecnn.track.motion, in px of the frame.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,32 +16,11 @@ from numpy.typing import NDArray
 
 from edgecnn.scene import F32, I64, Bool, Detections, Tracks
 from edgecnn.track.assign import F64, Index, assign, iou
-from edgecnn.track.motion import Motion, Noise, box, coordinates
+from edgecnn.track.motion import Motion, box, coordinates
+from edgecnn.track.settings import Settings
 
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Scores and overlaps in [0, 1]."""
-
-    high: float = 0.5  # a detection at or above is strong
-    low: float = 0.1  # below, it is not looked at
-    birth: float = 0.6  # a strong detection at or above, and not matched, starts a track
-    match_high: float = 0.2  # least IoU × score of a strong detection with a track
-    match_low: float = 0.5  # least IoU of a weak detection with a track that was seen in the last detector frame
-    match_new: float = 0.3  # least IoU × score of a strong detection with a track not yet confirmed
-    duplicate: float = 0.85  # of two tracks of one class that overlap more, the younger is dropped
-    other_label: float = 0.5  # IoU is multiplied by this where the labels differ: a van may be called truck for once
-    lost_s: float = 1.0  # a track not seen for this long is dropped
-    coast_s: float = 0.07  # a confirmed track that the detector missed is still returned for this long
-    min_hits: int = 2  # detections before a track is confirmed (in the first frame 1)
-    direction: float = 0.0  # OC-SORT: most that is taken off the similarity where a match would turn a track around
-    look_back: int = 3  # detections, over which a track's direction is taken
-    recover: float | None = None  # OC-SORT: least IoU of a track's last detection with one that is left over
-    revise: bool = False  # OC-SORT: a track found again is filtered anew along a straight line over the gap
-    noise: Noise = field(default_factory=Noise)
 
 
 @dataclass
@@ -72,7 +51,7 @@ class _State:
         return _State(**joined)
 
 
-class ByteTrack:
+class Tracker:
     """Tracks of one camera. `fps` stands in for the time between two frames where their time stamps do not rise."""
 
     def __init__(self, settings: Settings | None = None, fps: float = 30.0) -> None:
@@ -145,7 +124,7 @@ class ByteTrack:
         boxes = self._motion.xyxy()
         overlap = iou(boxes, detections.xyxy)
         overlap[state.label[:, None] != detections.label[None]] *= s.other_label
-        fused = overlap * detections.score
+        fused = overlap * detections.score if s.fuse else overlap
         turn = self._turn(detections) if s.direction else np.zeros_like(fused)
 
         strong = detections.score >= s.high
