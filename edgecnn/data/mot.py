@@ -14,6 +14,7 @@ from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError
 from edgecnn.scene import Detections, Truth
 
+MOST_FRAMES = 10**6  # a frame number beyond is a wrong column
 PEDESTRIAN, DISTRACTORS = 1, (2, 7, 8, 12)  # classes of MOT16 and later; 12 = reflection
 
 
@@ -75,11 +76,11 @@ class Mot:
 
     def truth(self) -> list[Truth]:
         """A Truth a frame, without pictures."""
-        frames: list[list[tuple[float, ...]]] = [[] for _ in range(len(self))]
         path = self.path / "gt" / "gt.txt"
-        for row in parse_lines(path, "frame,id,left,top,width,height,flag,…", _numbers):
-            self._frame(frames, path, row).append(row)
-        return [_truth(rows) for rows in frames]
+        frames = read_gt(path)
+        if len(frames) > len(self):
+            raise InputError(f"{path} speaks of frame {len(frames)}", wanted=f"frames 1 to {len(self)} (seqLength)")
+        return frames + [_truth([])] * (len(self) - len(frames))
 
     def detections(self) -> list[Detections]:
         """A Detections a frame. Scores outside [0, 1] are scaled from the least to the greatest of the file."""
@@ -102,6 +103,16 @@ class Mot:
         if not 1 <= row[0] <= len(frames):
             raise InputError(f"{path} speaks of frame {row[0]:g}", wanted=f"frames 1 to {len(frames)} (seqLength)")
         return frames[int(row[0]) - 1]
+
+
+def read_gt(path: Path) -> list[Truth]:
+    """A gt.txt by itself: a Truth a frame, from frame 1 to the last labelled one. Raises InputError."""
+    frames: dict[int, list[tuple[float, ...]]] = {}
+    for row in parse_lines(path, "frame,id,left,top,width,height,flag,…", _numbers):
+        if not 1 <= row[0] <= MOST_FRAMES:
+            raise InputError(f"{path} speaks of frame {row[0]:g}", wanted="frames from 1 on, at most 10⁶")
+        frames.setdefault(int(row[0]), []).append(row)
+    return [_truth(frames.get(k, [])) for k in range(1, max(frames, default=0) + 1)]
 
 
 def _numbers(line: str) -> tuple[float, ...]:

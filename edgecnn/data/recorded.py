@@ -1,7 +1,8 @@
 """Recorded detections and tracks as text: MOTChallenge's, KITTI tracking's, and AB3DMOT's detections.
 
 MOTChallenge (Leal-Taixé et al. 2015, arXiv:1504.01942): frame from 1, id, left, top, width, height, score; commas.
-KITTI (Geiger et al. 2012, its tracking devkit): frame from 0, id, type, ..., left, top, right, bottom, ..., score; spaces.
+KITTI (Geiger et al. 2012, its tracking devkit): frame from 0, id, type, three numbers, left, top, right, bottom, seven
+numbers, score; spaces.
 AB3DMOT's PointRCNN files: frame from 0, type, left, top, right, bottom, logit, eight numbers in 3D; commas.
 """
 
@@ -16,15 +17,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from edgecnn.bundle import atomic
+from edgecnn.data.classes import IGNORED
 from edgecnn.data.files import parse_lines
+from edgecnn.data.kitti import read_tracking
+from edgecnn.data.mot import MOST_FRAMES, read_gt
 from edgecnn.errors import InputError
-from edgecnn.scene import Detections, Tracks
+from edgecnn.scene import Detections, Tracks, Truth
 
 Format = Literal["mot", "kitti"]
 AB3DMOT = {1: "Pedestrian", 2: "Car", 3: "Cyclist"}
+SIMILAR = {"Car": "Van", "Pedestrian": "Person_sitting"}  # KITTI: neither hit nor miss
 AB3DMOT_WORDS, KITTI_WORDS, MOT_WORDS = 15, 17, 7
 FIRST: dict[Format, int] = {"mot": 1, "kitti": 0}  # number of the first frame
-MOST_FRAMES = 10**6  # a frame number beyond is a wrong column
 
 
 class Row(NamedTuple):
@@ -69,6 +73,22 @@ def read_detections(path: Path) -> Recording:
     score = ((scores - low) / max(high - low, 1e-9)).astype(np.float32)
     label = np.array([classes.index(row.name or "object") for row in rows], np.int64)
     return Recording(tuple(Detections(boxes[i], score[i], label[i]) for i in map(_index, by_frame)), classes, format)
+
+
+def read_truth(path: Path, recording: Recording) -> list[Truth]:
+    """A Truth a frame of the recording, in its format and with its labels: MOTChallenge's gt.txt or KITTI's label_02.
+
+    KITTI: what is alike (a van beside cars, a seated person beside pedestrians) and DontCare are ignored places, other
+    classes are left out. Raises InputError.
+    """
+    if recording.format == "mot":
+        frames = read_gt(path)
+    else:
+        names = {name: i for i, name in enumerate(recording.classes)}
+        alike = {SIMILAR[name]: IGNORED for name in names if name in SIMILAR}
+        frames = read_tracking(path, classes={"DontCare": IGNORED, **alike, **names})
+    nothing = Truth.of(np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    return frames + [nothing] * (len(recording.frames) - len(frames))
 
 
 def write_tracks(path: Path, frames: Sequence[Tracks], recording: Recording) -> None:

@@ -38,7 +38,8 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> F64:
 def assign(similarity: F64, at_least: float, bonus: F64 | float = 0.0) -> tuple[Index, Index]:
     """Rows and columns (K,), (K,) of the one-to-one assignment of greatest total similarity and `bonus` (N, M).
 
-    Pairs of a similarity below `at_least` are worth nothing, so they never displace a pair above it, and they are not returned.
+    Pairs of a similarity below `at_least` are worth nothing, so they never displace a pair above it, and they are not
+    returned.
     """
     if similarity.size == 0:
         none = np.zeros(0, np.int64)

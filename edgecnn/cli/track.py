@@ -1,0 +1,73 @@
+"""Recorded detections into tracks."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgecnn.cli.common import Json, app, columns, show
+
+
+class Method(str, Enum):
+    """How detections are associated: the names of edgecnn.track.METHODS."""
+
+    bytetrack = "bytetrack"
+    sort = "sort"
+    ocsort = "ocsort"
+
+
+SHARES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")
+FPS = {"mot": 25.0, "kitti": 10.0}  # where neither --fps nor a seqinfo.ini says it
+
+
+@app.command()
+def track(
+    detections: Annotated[
+        Path, typer.Argument(metavar="DET.txt", help="MOTChallenge (det.txt), KITTI tracking or AB3DMOT's format.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="TRACKS.txt", help="Written in the format of the detections.")],
+    method: Annotated[Method, typer.Option(help="How detections are associated.")] = Method.bytetrack,
+    fps: Annotated[
+        float | None, typer.Option(min=0.1, help="Frames a second; from seqinfo.ini, else 25 (MOT) or 10 (KITTI).")
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="GT.txt", help="Print HOTA, MOTA and IDF1 against gt.txt or label_02.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Number the objects of recorded detections."""
+    from edgecnn.data.recorded import read_detections, read_truth, write_tracks
+    from edgecnn.track import METHODS
+    from edgecnn.track.offline import follow
+
+    recording = read_detections(detections)
+    rate = fps or _rate(detections) or FPS[recording.format]
+    true = None if truth is None else read_truth(truth, recording)
+    frames = list(recording.frames)
+    frames += [frames[0][:0]] * (0 if true is None else len(true) - len(frames))
+    tracks = follow(frames, METHODS[method.value], rate)
+    write_tracks(out, tracks, recording)
+    ids = {int(i) for frame in tracks for i in frame.id}
+    data: dict[str, Any] = {"frames": len(frames), "fps": rate, "method": method.value, "tracks": len(ids), "out": out}
+    text = f"{len(ids)} tracks in {len(frames)} frames at {rate:g} fps: {out}"
+    if true is not None:
+        from edgecnn.metrics.tracking import evaluate_tracks
+
+        figures = evaluate_tracks([zip(tracks, true, strict=True)])
+        data["figures"] = figures
+        row = [*(f"{100 * figures[key]:.1f}" for key in SHARES), f"{figures['switches']:.0f}"]
+        text += "\n" + columns([(*SHARES, "switches"), row])
+    show(as_json, (data, text))
+
+
+def _rate(path: Path) -> float | None:
+    """Frames a second by the seqinfo.ini beside the file or its folder."""
+    from edgecnn.data.mot import read_seqinfo
+
+    for folder in (path.parent, path.parent.parent):
+        if (folder / "seqinfo.ini").is_file():
+            return read_seqinfo(folder).fps
+    return None
