@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +20,13 @@ class Method(str, Enum):
     ocsort = "ocsort"
 
 
+class Camera(str, Enum):
+    """What the recording was made with."""
+
+    fixed = "fixed"
+    moving = "moving"
+
+
 SHARES = ("HOTA", "DetA", "AssA", "MOTA", "IDF1")
 FPS = {"mot": 25.0, "kitti": 10.0}  # where neither --fps nor a seqinfo.ini says it
 
@@ -33,6 +41,9 @@ def track(
     fps: Annotated[
         float | None, typer.Option(min=0.1, help="Frames a second; from seqinfo.ini, else 25 (MOT) or 10 (KITTI).")
     ] = None,
+    camera: Annotated[
+        Camera | None, typer.Option(help="Boxes change faster before a moving one; KITTI's moves, MOT's does not.")
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(metavar="GT.txt", help="Print HOTA, MOTA and IDF1 against gt.txt or label_02.")
     ] = None,
@@ -40,7 +51,7 @@ def track(
 ) -> None:
     """Number the objects of recorded detections."""
     from edgecnn.data.recorded import read_detections, read_truth, write_tracks
-    from edgecnn.track import METHODS
+    from edgecnn.track import METHODS, MOVING
     from edgecnn.track.offline import follow
 
     recording = read_detections(detections)
@@ -48,7 +59,9 @@ def track(
     true = None if truth is None else read_truth(truth, recording)
     frames = list(recording.frames)
     frames += [frames[0][:0]] * (0 if true is None else len(true) - len(frames))
-    tracks = follow(frames, METHODS[method.value], rate)
+    moving = recording.format == "kitti" if camera is None else camera is Camera.moving
+    settings = METHODS[method.value]
+    tracks = follow(frames, replace(settings, noise=MOVING) if moving else settings, rate)
     write_tracks(out, tracks, recording)
     ids = {int(i) for frame in tracks for i in frame.id}
     data: dict[str, Any] = {"frames": len(frames), "fps": rate, "method": method.value, "tracks": len(ids), "out": out}

@@ -59,11 +59,10 @@ def read_detections(path: Path) -> Recording:
     if any((row.name == "") != (format == "mot") for row in rows):
         raise InputError(f"{path} mixes MOTChallenge and KITTI lines", wanted="one format")
     classes = tuple(dict.fromkeys(row.name or "object" for row in rows))
-    first, last = FIRST[format], max(row.frame for row in rows)
-    if min(row.frame for row in rows) < first or last > MOST_FRAMES:
-        raise InputError(
-            f"{path} speaks of frame {min(row.frame for row in rows)} to {last}", wanted=f"{first} or more"
-        )
+    first = FIRST[format]
+    least, last = min(row.frame for row in rows), max(row.frame for row in rows)
+    if least < first or last > MOST_FRAMES:
+        raise InputError(f"{path} speaks of frames {least} to {last}", wanted=f"frames from {first} on, at most 10⁶")
     scores = np.array([row.score for row in rows])
     low, high = (0.0, 1.0) if scores.min() >= 0 and scores.max() <= 1 else (scores.min(), scores.max())
     by_frame: list[list[int]] = [[] for _ in range(last - first + 1)]
@@ -118,6 +117,8 @@ def _row(line: str) -> Row:
         return _kitti(line.split())
     words = [float(word) for word in line.split(",")]
     if len(words) == AB3DMOT_WORDS:
+        if words[1] not in AB3DMOT:
+            raise ValueError(f"type {words[1]:g} is none of {', '.join(map(str, AB3DMOT))}")
         return _checked(Row(int(words[0]), AB3DMOT[int(words[1])], _box(*words[2:6]), 1 / (1 + math.exp(-words[6]))))
     if len(words) < MOT_WORDS:
         raise ValueError(f"{len(words)} numbers instead of at least {MOT_WORDS}")

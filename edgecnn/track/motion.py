@@ -32,6 +32,10 @@ class Noise:
     spread: float = 0.4  # of a new track's ln sqrt(wh) and ln(w / h) rates, 1/s
 
 
+# from a moving car boxes grow and turn much faster than before a camera on a pole
+MOVING = Noise(grow=0.6, turn=0.6)
+
+
 @dataclass
 class Motion:
     """Columns of N tracks. `p_xx`, `p_xv`, `p_vv` are the covariances of each (value, rate) pair."""

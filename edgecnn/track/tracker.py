@@ -45,7 +45,7 @@ class _State:
         return _State(**{name: column[rows] for name, column in vars(self).items()})
 
     def joined(self, other: _State) -> _State:
-        joined = {}
+        joined: dict[str, Any] = {}
         for (name, mine), theirs in zip(vars(self).items(), vars(other).values(), strict=True):
             joined[name] = mine.joined(theirs) if isinstance(mine, Motion) else np.concatenate([mine, theirs])
         return _State(**joined)
@@ -176,9 +176,12 @@ class Tracker:
         state.hits[rows] += 1
         state.missed[rows] = 0
         state.raw[rows] = found.xyxy
-        state.past[rows] = np.concatenate([_centres(found.xyxy)[:, None], state.past[rows][:, :-1]], axis=1)
+        if self.settings.direction:
+            state.past[rows] = np.concatenate([_centres(found.xyxy)[:, None], state.past[rows][:, :-1]], axis=1)
 
     def _remember(self, rows: Index) -> None:
+        if not self.settings.revise:
+            return
         for name, column in vars(self._state.then).items():
             column[rows] = getattr(self._motion, name)[rows]
         self._state.then_s[rows] = self._now
