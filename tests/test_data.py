@@ -251,7 +251,7 @@ def test_mot_2015(tmp_path: Path) -> None:
     )
     first, second = data.truth()
     assert first.xyxy.tolist() == [[10, 20, 13, 24]] and first.id.tolist() == [5] and first.label.tolist() == [3]
-    assert second.ignore.tolist() == [True]
+    assert len(second) == 0
     nothing, two = data.detections()
     assert len(nothing) == 0 and two.score.tolist() == [1.0, 0.0]
     assert data[0].bgr.shape == (40, 60, 3) and len(data[0].truth) == 1

@@ -53,8 +53,9 @@ def read_seqinfo(folder: Path) -> SequenceInfo:
 class Mot:
     """`path`: the folder of one sequence. Everything in it is a person.
 
-    Truth rows whose flag is 0, and MOT16's static or reflected people, are ignored places. Raises InputError for a
-    missing folder, a malformed line, or, when a picture is asked for, a missing picture.
+    Rows flagged 0 are left out (2015) or ignored places (later), as are MOT16's static or reflected people.
+
+    Raises InputError for a missing folder, a malformed line, or, when a picture is asked for, a missing picture.
     """
 
     classes = CLASSES
@@ -127,9 +128,12 @@ def _xyxy(table: np.ndarray) -> np.ndarray:
 
 
 def _truth(rows: list[tuple[float, ...]]) -> Truth:
-    """The 2015 files have 10 columns without class and visibility, later ones 9 with both."""
+    """The 2015 files have 10 columns without class and visibility, later ones 9 with both.
+
+    What is flagged 0 is left out of the former and an ignored place in the latter, as MOTChallenge's evaluation has it.
+    """
     later = [row for row in rows if len(row) == 9]
-    rows = [row for row in rows if len(row) != 9 or int(row[7]) == PEDESTRIAN or int(row[7]) in DISTRACTORS]
+    rows = [row for row in rows if (int(row[7]) in (PEDESTRIAN, *DISTRACTORS) if len(row) == 9 else row[6] != 0)]
     table = np.array([row[:7] for row in rows], np.float32).reshape(-1, 7)
     kind = np.array([int(row[7]) if later else PEDESTRIAN for row in rows], np.int64)
     visible = np.array([row[8] if later else 1.0 for row in rows], np.float32)

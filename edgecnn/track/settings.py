@@ -33,7 +33,7 @@ class Settings:
 
 METHODS: Mapping[str, Settings] = {
     # Zhang et al. 2022, arXiv:2110.06864: weak detections continue tracks
-    "bytetrack": Settings(),
+    "bytetrack": Settings(min_hits=3),
     # Bewley et al. 2016, arXiv:1602.00763: one matching by IoU; a track that is not seen ends
     "sort": Settings(
         low=0.5, fuse=False, birth=0.5, match_high=0.3, match_new=0.3, lost_s=0.0, coast_s=0.0, min_hits=3
