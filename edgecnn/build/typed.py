@@ -44,7 +44,7 @@ def typed(bundle: Bundle, source: Path) -> tuple[dict[str, Any], bytes]:
     was, now = (compare(reference, model, pictures, 0).sqnr_db for model in (before, emulated(found.model)))
     if now == -math.inf:
         raise BuildError("the network's answers overflow in FP16", do="Build it with `precision: int8`")
-    note(f"{found}; against FP32 {now:.1f} dB" + (f", without FP16 {was:.1f} dB" if was < math.inf else ""))
+    note(str(found))
     facts = {
         "nodes": found.nodes,
         "kept_fp32": dict(found.kept),
