@@ -16,7 +16,7 @@ from edgecnn.errors import MissingDependency
 if TYPE_CHECKING:
     from edgecnn.recipe import Recipe
 
-VERSION = 5
+VERSION = 6
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
