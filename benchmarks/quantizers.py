@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -69,9 +70,9 @@ def onnxruntime_form(source: Path, feeds: Sequence[F32], out: Path, options: Map
 def modelopt_form(source: Path, feeds: Sequence[F32], out: Path, method: str) -> None:
     from modelopt.onnx.quantization import quantize as theirs  # type: ignore[import-not-found]
 
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), tempfile.TemporaryDirectory() as folder:
         theirs(
-            onnx_path=str(source),
+            onnx_path=shutil.copy(source, folder),  # it changes the file that it is given
             quantize_mode="int8",
             calibration_data={entry(source): np.concatenate([feeds[i] for i in range(len(feeds))])},
             calibration_method=method,
