@@ -35,7 +35,7 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> F64:
     return np.divide(common, union, out=np.zeros_like(common), where=union > 0)
 
 
-def assign(similarity: F64, at_least: float, bonus: F64 | float = 0.0) -> tuple[Index, Index]:
+def assign(similarity: F64, at_least: float, bonus: F64 | None = None) -> tuple[Index, Index]:
     """Rows and columns (K,), (K,) of the one-to-one assignment of greatest total similarity and `bonus` (N, M).
 
     Pairs of a similarity below `at_least` are worth nothing, so they never displace a pair above it, and they are not
@@ -52,7 +52,8 @@ def assign(similarity: F64, at_least: float, bonus: F64 | float = 0.0) -> tuple[
     rivals, wanted = np.flatnonzero(row_count), np.flatnonzero(column_count)
     if len(rivals):
         pairs = np.ix_(rivals, wanted)
-        i, j = linear_sum_assignment(np.where(allowed, similarity + bonus, 0.0)[pairs], maximize=True)
+        worth = similarity[pairs] if bonus is None else similarity[pairs] + bonus[pairs]
+        i, j = linear_sum_assignment(np.where(allowed[pairs], worth, 0.0), maximize=True)
         kept = allowed[pairs][i, j]
         rows, columns = np.append(rows, rivals[i[kept]]), np.append(columns, wanted[j[kept]])
     return rows, columns

@@ -125,7 +125,7 @@ class Tracker:
         overlap = iou(boxes, detections.xyxy)
         overlap[state.label[:, None] != detections.label[None]] *= s.other_label
         fused = overlap * detections.score if s.fuse else overlap
-        turn = self._turn(detections) if s.direction else np.zeros_like(fused)
+        turn = self._turn(detections) if s.direction else None
 
         strong = detections.score >= s.high
         weak = ~strong & (detections.score >= s.low)
@@ -137,7 +137,7 @@ class Tracker:
             columns = np.flatnonzero(found & (to_track < 0)) if rows.size else rows
             if columns.size:
                 pairs = np.ix_(rows, columns)
-                i, j = assign(similarity[pairs], at_least, turn[pairs])
+                i, j = assign(similarity[pairs], at_least, None if turn is None else turn[pairs])
                 to_track[columns[j]] = rows[i]
 
         match(confirmed, strong, fused, s.match_high)
