@@ -93,7 +93,7 @@ def test_its_calibration_is_audited_without_classes(bundle: Bundle, pictures: Pa
 
 
 def test_it_is_timed_like_a_classifier(bundle: Bundle, pictures: Path) -> None:
-    assert set(bench(bundle, str(pictures), frames=10)["lanes"]) == {"fp32", "int8"}
+    assert set(bench(bundle, str(pictures), frames=10)["lanes"]) >= {"fp32", "int8"}
 
 
 def test_a_task_that_needs_answers_refuses_it(bundle: Bundle) -> None:
