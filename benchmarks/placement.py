@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy import section
 from numpy.typing import NDArray
 from onnx import ModelProto
 from quantizers import quantizers
@@ -128,13 +129,6 @@ def score(bundle: Bundle, path: Path, data: DataSection, figure: str) -> float:
     return measure(alone, data, ["int8"])[0]["int8"][figure]
 
 
-def section(text: str | None, own: DataSection) -> DataSection:
-    if text is None:
-        return own
-    kind, _, path = text.partition(":")
-    return DataSection.model_validate({"kind": kind, "path": path, "pictures": own.pictures})
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
@@ -146,8 +140,8 @@ def main() -> None:
     bundle = compile_recipe(args.recipe, args.out, until="export").bundle
     spec, own = bundle.require_model(), recipe.quantize
     if args.calibrate:
-        own = own.model_copy(update={"calibration": None, "data": section(args.calibrate, own.data)})
-    data = section(args.check, recipe.check.data)
+        own = own.model_copy(update={"calibration": None, "data": section(args.calibrate, own.data.pictures)})
+    data = section(args.check, recipe.check.data.pictures) if args.check else recipe.check.data
     figure = "top1" if spec.task == "classify" else "AP50"
     source = args.out / "placement-fp32.onnx"
     save(prepare(load(bundle.file("fp32"))), source)  # of an opset that has scales a channel

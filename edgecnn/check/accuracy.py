@@ -7,7 +7,7 @@ vectors are to those in FP32; the pictures need no truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.data import CLASSES, Dataset, class_map, open_dataset
 from edgecnn.data.narrow import Narrowed
+from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError, ModelError
 from edgecnn.metrics.detection import evaluate_detections
 from edgecnn.metrics.likeness import likeness
@@ -61,34 +62,41 @@ def measured(
 
 def _classify(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> tuple[dict[str, Figures], int]:
     dataset = labelled(model, data)
-    preprocess, labels = Preprocess(model), []
-    scores: dict[str, list[Any]] = {p: [] for p in backends}
-    with bar("check", len(dataset)) as advance:
-        for i in range(len(dataset)):
-            sample = dataset[i]
-            if not len(sample.truth):
-                continue  # of a class that the network does not tell
-            labels.append(int(sample.truth.label[0]))
-            tensor, _ = preprocess(sample.bgr)
-            for p, backend in backends.items():
-                scores[p].append(next(iter(backend({model.input.name: tensor}).values()))[0].copy())
-            advance(1)
-    figures: dict[str, Figures] = {p: topk(np.stack(rows), np.array(labels)) for p, rows in scores.items()}
+    labels: list[int] = []
+
+    def told(sample: Sample) -> bool:
+        """Whether the picture is of a class that the network tells; that class is noted."""
+        labels.extend(map(int, sample.truth.label[:1]))
+        return len(sample.truth) > 0
+
+    scores = _answers(model, backends, dataset, told)
+    figures: dict[str, Figures] = {p: topk(rows, np.array(labels)) for p, rows in scores.items()}
     return figures, len(labels)
 
 
 def _embed(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> tuple[dict[str, Figures], int]:
     """FP32 must be among the backends: the others are held against it."""
-    dataset, preprocess = open_dataset(data), Preprocess(model)
-    vectors: dict[str, list[Any]] = {p: [] for p in backends}
+    dataset = open_dataset(data)
+    vectors = _answers(model, backends, dataset, lambda _: True)
+    return {p: likeness(found, vectors["fp32"]) for p, found in vectors.items()}, len(dataset)
+
+
+def _answers(
+    model: ModelSpec, backends: Mapping[str, Backend], dataset: Dataset, wanted: Callable[[Sample], bool]
+) -> dict[str, Any]:
+    """Backend → its first output on each wanted picture, (N, ...)."""
+    preprocess = Preprocess(model)
+    rows: dict[str, list[Any]] = {p: [] for p in backends}
     with bar("check", len(dataset)) as advance:
         for i in range(len(dataset)):
-            tensor, _ = preprocess(dataset[i].bgr)
+            sample = dataset[i]
+            if not wanted(sample):
+                continue
+            tensor, _ = preprocess(sample.bgr)
             for p, backend in backends.items():
-                vectors[p].append(next(iter(backend({model.input.name: tensor}).values()))[0].copy())
+                rows[p].append(next(iter(backend({model.input.name: tensor}).values()))[0].copy())
             advance(1)
-    rows = {p: np.stack(found) for p, found in vectors.items()}
-    return {p: likeness(found, rows["fp32"]) for p, found in rows.items()}, len(dataset)
+    return {p: np.stack(found) for p, found in rows.items()}
 
 
 def labelled(model: ModelSpec, data: DataSection) -> Dataset:
