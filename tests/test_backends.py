@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import onnx.reference
 import pytest
-from onnx import helper, numpy_helper
 from tiny_detector import MODEL, make_bundle, write_network
+from tiny_onnx import loud
 
 from edgecnn import backends, cpu
 from edgecnn.backends import FRAME, choose, open_backend
@@ -141,35 +141,8 @@ def test_x86_without_vnni_asks_for_exact_sums(
 def test_int8_sums_do_not_overflow(tmp_path: Path) -> None:
     """A 1x1 convolution over 64 channels, all 255 · 127: pairs of products leave 16 bits; the sum is 64 · 255 · 127."""
     channels, value = 64, 255 * 127
-    array = {
-        "one": np.array(1, np.float32),
-        "zero_u8": np.array(0, np.uint8),
-        "zero_s8": np.array(0, np.int8),
-        "weight": np.full((2, channels, 1, 1), 127, np.int8),
-        "large": np.array(channels * value / 200, np.float32),
-        "spread": np.ones((channels, 3, 1, 1), np.float32) / 3,
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "spread"], ["wide"]),
-        helper.make_node("QuantizeLinear", ["wide", "one", "zero_u8"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "one", "zero_u8"], ["d"]),
-        helper.make_node("DequantizeLinear", ["weight", "one", "zero_s8"], ["w"]),
-        helper.make_node("Conv", ["d", "w"], ["y"]),
-        helper.make_node("QuantizeLinear", ["y", "large", "zero_u8"], ["yq"]),
-        helper.make_node("DequantizeLinear", ["yq", "large", "zero_u8"], ["yd"]),
-        helper.make_node("GlobalAveragePool", ["yd"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "sums",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 3, 8, 8))],
-        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, 2))],
-        [numpy_helper.from_array(a, name) for name, a in array.items()],
-    )
-    onnx.save(
-        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "sums.onnx"
-    )
+    network = loud(np.full((2, channels, 1, 1), 127, np.int8), np.array(1, np.float32), channels * value)
+    onnx.save(network, tmp_path / "sums.onnx")
     model = ModelSpec("onnx", "classify", ("a", "b"), TensorSpec("x", (1, 3, 8, 8)))
     backend = OnnxRuntime(tmp_path / "sums.onnx", model, threads=1)
     came = backend({"x": np.full((1, 3, 8, 8), 255, np.float32)})["logits"]

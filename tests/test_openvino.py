@@ -12,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onnx import helper, numpy_helper
 from tiny_detector import MODEL, make_bundle
-from tiny_onnx import SHAPE, feeds, tiny
+from tiny_onnx import SHAPE, feeds, loud, tiny
 
 from edgecnn.backends import open_backend
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
@@ -78,36 +77,7 @@ def test_a_quantised_network_as_written(
 def test_int8_sums_do_not_overflow(openvino: Any, tmp_path: Path, groups: int) -> None:
     """All activations 255, all weights 127: pairs of products leave 16 bits. 9 taps, 64 channels or one."""
     total = 9 * (64 // groups) * 255 * 127
-    one, zero = np.array(1, np.float32), np.array(0, np.uint8)
-    constants = {
-        "one": one,
-        "zero": zero,
-        "large": np.array(total / 200, np.float32),
-        "spread": np.ones((64, 3, 1, 1), np.float32) / 3,
-        "conv.weight": np.full((64, 64 // groups, 3, 3), 127, np.int8),
-        "conv.weight_scale": np.ones(64, np.float32),
-        "conv.weight_zero": np.zeros(64, np.int8),
-    }
-    weight = ["conv.weight", "conv.weight_scale", "conv.weight_zero"]
-    nodes = [
-        helper.make_node("Conv", ["x", "spread"], ["wide"]),
-        helper.make_node("QuantizeLinear", ["wide", "one", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["d"]),
-        helper.make_node("DequantizeLinear", weight, ["w"], axis=0),
-        helper.make_node("Conv", ["d", "w"], ["y"], group=groups),
-        helper.make_node("QuantizeLinear", ["y", "large", "zero"], ["yq"]),
-        helper.make_node("DequantizeLinear", ["yq", "large", "zero"], ["yd"]),
-        helper.make_node("GlobalAveragePool", ["yd"], ["mean"]),
-        helper.make_node("Flatten", ["mean"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "sums",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, (1, 3, 8, 8))],
-        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, (1, 64))],
-        [numpy_helper.from_array(a, name) for name, a in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = loud(np.full((64, 64 // groups, 3, 3), 127, np.int8), np.ones(64, np.float32), total, groups)
     onnx.save(model, tmp_path / "sums.onnx")
     spec = ModelSpec("onnx", "classify", tuple(map(str, range(64))), TensorSpec("x", (1, 3, 8, 8)))
     backend = openvino.OpenVINO(tmp_path / "sums.onnx", spec, threads=1)

@@ -67,3 +67,39 @@ def tiny() -> ModelProto:
 
 def feeds(count: int = 16) -> list[np.ndarray]:
     return [np.random.default_rng(i).normal(size=SHAPE).astype(np.float32) for i in range(count)]
+
+
+def loud(weight: np.ndarray, scale: np.ndarray, total: float, groups: int = 1) -> ModelProto:
+    """A picture (1, 3, 8, 8) spread evenly over 64 channels, and a convolution of u8 and int8 that sums them up.
+
+    `scale`: of the weights, () or (outputs,). `total`: the sum that the output's scale must hold.
+    """
+    constants = {
+        "one": np.array(1, np.float32),
+        "zero": np.array(0, np.uint8),
+        "weight": weight,
+        "weight_scale": scale,
+        "weight_zero": np.zeros(scale.shape, np.int8),
+        "large": np.array(total / 200, np.float32),
+        "spread": np.ones((64, 3, 1, 1), np.float32) / 3,
+    }
+    by_channel = {"axis": 0} if scale.ndim else {}
+    nodes = [
+        helper.make_node("Conv", ["x", "spread"], ["wide"]),
+        helper.make_node("QuantizeLinear", ["wide", "one", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "one", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["weight", "weight_scale", "weight_zero"], ["w"], **by_channel),
+        helper.make_node("Conv", ["d", "w"], ["y"], group=groups),
+        helper.make_node("QuantizeLinear", ["y", "large", "zero"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "large", "zero"], ["yd"]),
+        helper.make_node("GlobalAveragePool", ["yd"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "sums",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, len(weight)))],
+        [numpy_helper.from_array(a, name) for name, a in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
