@@ -5,6 +5,7 @@ Boxes are columns, `xyxy` = left, top, right, bottom in pixels of the FRAME, flo
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -39,6 +40,7 @@ class Frame:
     index: int  # from the source; a gap means dropped frames
     t_ns: int  # capture time, monotonic within the source
     bgr: Picture  # (H, W, 3) uint8
+    speed_mps: float = math.nan  # our own, where the source knows it
 
 
 @dataclass(frozen=True)

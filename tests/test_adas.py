@@ -359,7 +359,7 @@ def test_an_impossible_camera_is_refused(wrong: dict[str, float]) -> None:
 
 def scene_with(ttc_s: float, in_path: bool) -> Scene:
     one, flag = np.ones(1, np.float32), np.array([in_path])
-    return Scene(one * np.float32(ttc_s), one, one, flag, ~flag & flag, ())
+    return Scene(one * np.float32(ttc_s), one, one, one, flag, ~flag & flag, ())
 
 
 QUIET, CAR = scene_with(math.inf, True), tracks_of(true_box(30, 0)[None], missed=1)

@@ -1,8 +1,9 @@
 """Driver assistance: what tracks mean on a road, and when to warn."""
 
 from edgecnn.adas.camera import Camera
-from edgecnn.adas.fcw import Event
+from edgecnn.adas.event import Event
+from edgecnn.adas.lane import Lane
 from edgecnn.adas.scene import Scene, SceneAnalysis, SceneSettings
 from edgecnn.adas.schedule import Schedule, ScheduleSettings
 
-__all__ = ["Camera", "Event", "Scene", "SceneAnalysis", "SceneSettings", "Schedule", "ScheduleSettings"]
+__all__ = ["Camera", "Event", "Lane", "Scene", "SceneAnalysis", "SceneSettings", "Schedule", "ScheduleSettings"]

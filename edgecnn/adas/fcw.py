@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.adas.event import Event
 from edgecnn.adas.memory import ById
 from edgecnn.adas.ttc import Contact
 from edgecnn.scene import Bool, Tracks
@@ -23,22 +24,6 @@ class FcwSettings:
     sureness: float = 0.4  # standard deviations by which contact before `on_s` must be expected
     steady_s: float = 7.0  # at the present closing speed alone, contact must be nearer than this
     seen_s: float = 0.4  # a track not detected for longer is no ground for a new warning
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that the driver, or a log, is told once."""
-
-    t_ns: int
-    frame: int  # index of the frame
-    kind: Literal["fcw_on", "fcw_off"]
-    track: int  # id
-    ttc_s: float  # inf = no longer closing in
-    distance_m: float  # nan = no camera known
-
-    def json(self) -> dict[str, Any]:
-        """A dict that strict JSON can hold: a figure that is not finite becomes None."""
-        return {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in vars(self).items()}
 
 
 class ForwardCollisionWarning:
@@ -81,7 +66,7 @@ class ForwardCollisionWarning:
         ends = memory["warned"] & (memory["calm"] >= s.off_frames)
         memory["warned"][:] = (memory["warned"] | begins) & ~ends
 
-        def event(row: np.intp, kind: Literal["fcw_on", "fcw_off"]) -> Event:
+        def event(row: np.intp, kind: str) -> Event:
             return Event(t_ns, frame, kind, int(memory.id[row]), float(ttc[row]), float(distance[row]))
 
         events = [event(row, "fcw_off") for row in np.flatnonzero(ends)]

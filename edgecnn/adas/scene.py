@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgecnn.adas.camera import Camera, PathSettings, place
-from edgecnn.adas.fcw import Event, FcwSettings, ForwardCollisionWarning
+from edgecnn.adas.event import Event
+from edgecnn.adas.fcw import FcwSettings, ForwardCollisionWarning
+from edgecnn.adas.lane import Lane
 from edgecnn.adas.ttc import TimeToCollision, TtcSettings
 from edgecnn.scene import F32, Bool, Tracks
+
+FOOT_PX = 1.0  # standard deviation of a box's lower edge
 
 
 @dataclass(frozen=True)
@@ -19,9 +24,14 @@ class Scene:
     ttc_s: F32  # (N,) inf = not closing in, or not known yet
     ttc_sigma_s: F32  # (N,) standard deviation of ttc_s
     distance_m: F32  # (N,) along the road; nan = no camera known, inf = its foot is not on the road
+    distance_sigma_m: F32  # (N,) standard deviation of distance_m
     in_path: Bool  # (N,)
-    warned: Bool  # (N,) a warning is on
+    warned: Bool  # (N,) a warning of it is on
     warnings: tuple[Event, ...]  # that began or ended in this frame
+    lead: int = -1  # row of the closest vehicle in our path; -1 = none
+    headway_s: float = math.nan  # time until we are where the lead is now; nan = no lead, or our speed is not known
+    lane: Lane | None = None  # None = not sought
+    on: tuple[str, ...] = ()  # of adas.event.WARNINGS, those that are on now
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,18 @@ class SceneAnalysis:
         contact = self._ttc.step(tracks.id, measured, t_ns / 1e9)
         where = place(self.camera, self.settings.path, tracks.xyxy, sideways, contact.growth, contact.ttc_s)
         distance = where.forward_m if self._known else np.full(len(tracks), np.nan)
+        # Z = f H / (v - horizon), so a foot that is off by n px puts Z off by n Z² / (f H).
+        sigma = FOOT_PX * np.square(distance) / (self.camera.fy * self.camera.height_m)
+        lead = int(np.argmin(np.where(where.in_path, where.forward_m, np.inf))) if where.in_path.any() else -1
         warned, events = self._fcw.step(tracks, contact, where.in_path, distance, t_ns=t_ns, frame=self._frame)
         return Scene(
             ttc_s=contact.ttc_s.astype(np.float32),
             ttc_sigma_s=contact.sigma_s.astype(np.float32),
             distance_m=distance.astype(np.float32),
+            distance_sigma_m=sigma.astype(np.float32),
             in_path=where.in_path,
             warned=warned,
             warnings=events,
+            lead=lead,
+            on=("fcw",) if warned.any() else (),
         )
