@@ -3,7 +3,8 @@
 from edgecnn.adas.camera import Camera
 from edgecnn.adas.event import Event
 from edgecnn.adas.lane import Lane
-from edgecnn.adas.scene import Scene, SceneAnalysis, SceneSettings
+from edgecnn.adas.scene import Scene, SceneAnalysis
 from edgecnn.adas.schedule import Schedule, ScheduleSettings
+from edgecnn.adas.thresholds import SceneSettings
 
 __all__ = ["Camera", "Event", "Lane", "Scene", "SceneAnalysis", "SceneSettings", "Schedule", "ScheduleSettings"]

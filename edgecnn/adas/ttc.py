@@ -9,12 +9,13 @@ Collision Warning with a Single Camera", IEEE IV 2004.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.adas.bounds import within
 from edgecnn.adas.memory import ById
 from edgecnn.scene import F32, I64, Bool
 
@@ -23,15 +24,17 @@ F64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TtcSettings:
-    window_s: float = 1.5  # of measurements that the fit looks at
-    capacity: int = 64  # measurements kept a track
-    least: int = 6  # measurements before there is an estimate ...
-    least_s: float = 0.5  # ... and the time that they span
-    noise_px: float = 0.7  # expected deviation of a side of a detected box; the residuals correct it
-    noise_weight: float = 5.0  # ... and count as much as this many residuals
-    acceleration: float = 2.0  # expected deviation of the relative acceleration, m/s²: most leads drive steadily ...
-    size_m: float = 1.6  # ... of an object of this size sqrt(wh): together they bound c2
-    border_px: float = 2.0  # a box this close to the picture's edge is cut off by it
+    window_s: float = field(metadata=within(0.2, 10))  # of measurements that the fit looks at
+    kept_boxes: int = field(metadata=within(4, 1000))  # measurements kept a track
+    least_boxes: float = field(metadata=within(3, 100))  # measurements before there is an estimate ...
+    least_s: float = field(metadata=within(0, 5))  # ... and the time that they span
+    noise_px: float = field(metadata=within(0.01, 20))  # expected deviation of a side of a detected box; ...
+    noise_boxes: float = field(
+        metadata=within(0, 100)
+    )  # ... it counts as much as this many residuals, which correct it
+    acceleration_mps2: float = field(metadata=within(0.01, 20))  # expected deviation of the relative acceleration: ...
+    size_m: float = field(metadata=within(0.1, 10))  # ... of an object of this size sqrt(wh): together they bound c2
+    border_px: float = field(metadata=within(0, 50))  # a box this close to the picture's edge is cut off by it
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class Contact:
     c: F64  # (N, 3) c0, c1, c2; c0 is about 1
     covariance: F64  # (N, 3, 3)
     known: Bool  # (N,)
+    touch: F64 | float = 0.0  # (N,) y at contact: 0 at the camera, (bumper's distance) / (distance now) at our bumper
 
     @cached_property
     def ttc_s(self) -> F64:
         """(N,) inf = not closing in, or not known yet."""
-        return np.where(self.known, contact_time(*self.c.T), np.inf)
+        c0, c1, c2 = self.c.T
+        return np.where(self.known, contact_time(np.maximum(c0 - self.touch, 1e-3), c1, c2), np.inf)
 
     @cached_property
     def sigma_s(self) -> F64:
@@ -61,13 +66,17 @@ class Contact:
         """(N,) d ln(size) / dt now, 1/s; nan = not known yet."""
         return np.where(self.known, -self.c[:, 1] / self.c[:, 0], np.nan)
 
+    def touching(self, y: F64) -> Contact:
+        """The same, with contact where y(t) = `y` (N,): before it is at the camera."""
+        return replace(self, touch=y)
+
     def surely_within(self, seconds: float) -> F64:
-        """(N,) by how many standard deviations y is below 0 after `seconds`: how sure contact is by then.
+        """(N,) by how many standard deviations y is below `touch` after `seconds`: how sure contact is by then.
 
         y(t) is linear in the fit, so its error is Gaussian; that of the time to collision, a quotient, is not.
         """
         t = np.full(len(self.c), seconds)
-        y = self.c @ np.array([1.0, seconds, seconds * seconds])
+        y = self.c @ np.array([1.0, seconds, seconds * seconds]) - self.touch
         return np.where(self.known, -y / np.maximum(self._deviation(t), 1e-9), -np.inf)
 
     def _deviation(self, t: F64) -> F64:
@@ -97,7 +106,7 @@ class TimeToCollision:
         self.reset()
 
     def reset(self) -> None:
-        none = np.full(self.settings.capacity, np.nan)
+        none = np.full(self.settings.kept_boxes, np.nan)
         self._memory = ById(time=none, log_size=none, sigma=none, log_side=np.zeros(2), whole=np.zeros(2, bool))
 
     def step(self, ids: I64, measured: F32, now_s: float) -> Contact:
@@ -143,7 +152,7 @@ class TimeToCollision:
         basis = np.stack([np.ones_like(t), t, t * t], axis=-1)  # (N, K, 3)
         # c2 = a / 2Z, and Z = focal length × size in metres / size in px.
         size_px = np.exp(0.5 * self._memory["log_side"][rows].sum(axis=1))
-        likely = s.acceleration * size_px / (2 * self._focal_px * s.size_m)
+        likely = s.acceleration_mps2 * size_px / (2 * self._focal_px * s.size_m)
         prior = np.zeros((n, 3, 3))
         prior[:, [0, 1, 2], [0, 1, 2]] = np.stack([np.full(n, 1e-6), np.full(n, 1e-6), likely**-2], axis=1)
         freedom = np.maximum(used.sum(axis=1) - 2, 0)
@@ -153,9 +162,9 @@ class TimeToCollision:
             covariance = np.linalg.inv(np.swapaxes(weighted, 1, 2) @ basis + prior)
             c = (covariance @ (weighted * y[..., None]).sum(axis=1)[..., None])[..., 0]
             pull = np.abs(y - (basis @ c[..., None])[..., 0]) * np.sqrt(weight)
-            spread = ((pull * pull).sum(axis=1) + s.noise_weight) / (freedom + s.noise_weight)
+            spread = ((pull * pull).sum(axis=1) + s.noise_boxes) / (freedom + s.noise_boxes)
             weight = weight / np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])  # Huber's weights
         c[:, 0] = np.maximum(c[:, 0], 1e-3)
         oldest = np.min(t, axis=1, initial=0.0)
-        known = (used.sum(axis=1) >= s.least) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
+        known = (used.sum(axis=1) >= s.least_boxes) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
         return Contact(c, covariance, known)

@@ -36,6 +36,12 @@ def run(
         ),
     ] = Precision.auto,
     threads: Annotated[int, typer.Option(min=0, help="Of inference on a CPU; 0: every core but one.")] = 0,
+    camera: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML or JSON: the camera's figures, as in docs/geometry.md.")
+    ] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON: thresholds other than the shipped, docs/warnings.md.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Detect and track on a video, camera or drive."""
@@ -43,16 +49,19 @@ def run(
     import re
     from dataclasses import asdict
 
+    from edgecnn.adas import SceneSettings
     from edgecnn.bundle import Bundle
+    from edgecnn.cli.camera import read_camera
     from edgecnn.run import RunSettings, open_source
     from edgecnn.run import run as run_bundle
 
     opened = Bundle.read(bundle)
+    lens, limits = read_camera(camera) if camera else None, SceneSettings.read(thresholds) if thresholds else None
     settings = RunSettings.of(opened, detect_every=every, precision=precision.value, threads=threads)
     stream = open_source(source)
     slug = re.sub(r"[^\w.-]+", "-", Path(stream.name).stem).strip("-")
     folder = out or Path("runs") / f"{opened.name}-{slug}"
-    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks)
+    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks, camera=lens, thresholds=limits)
     made = [str(path) for path in summary.files.values() if isinstance(path, str)]
     line = (
         f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f}/s) with {summary.role}; detector in "

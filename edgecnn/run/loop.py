@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.adas import Camera, Scene, SceneAnalysis, Schedule, ScheduleSettings
+from edgecnn.adas import Camera, Scene, SceneAnalysis, SceneSettings, Schedule, ScheduleSettings
 from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
@@ -73,12 +73,20 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: ModelSpec, backend: Backend, settings: RunSettings, *, fps: float, camera: Camera | None = None
+        self,
+        model: ModelSpec,
+        backend: Backend,
+        settings: RunSettings,
+        *,
+        fps: float,
+        camera: Camera | None = None,
+        thresholds: SceneSettings | None = None,
     ) -> None:
         if model.task != "detect":
             raise ModelError(f"a model for '{model.task}'", wanted="a detector, to track what it finds")
         weak = settings.score / 3
         self.settings, self._model, self._backend, self._given = settings, model, backend, camera
+        self._thresholds = thresholds
         self._preprocess = Preprocess(model)
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         birth = min(settings.score + 0.1, 0.95)
@@ -94,6 +102,11 @@ class Pipeline:
         """The camera given or assumed; known from the first frame on."""
         return self._analysis.camera
 
+    @property
+    def speed_known(self) -> bool:
+        """Whether any frame until now told our own speed."""
+        return self._size != (0, 0) and self._analysis.speed_known
+
     def step(self, frame: Frame) -> FrameResult:
         laps = Laps()
         size = (frame.bgr.shape[1], frame.bgr.shape[0])
@@ -103,7 +116,7 @@ class Pipeline:
             cut = self._size != (0, 0)
             self._size = size
             self._flow = FlowShift(size[0])
-            self._analysis = SceneAnalysis(None, self._given, size)
+            self._analysis = SceneAnalysis(self._thresholds, self._given, size, classes=self._model.classes)
         if cut:
             self._tracker.reset()
             self._analysis.reset()
@@ -119,7 +132,13 @@ class Pipeline:
             boxes, ok = self._flow.step(grey, self._tracks)
             self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
         laps.lap("track")
-        self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
+        self._scene = self._analysis.step(
+            self._tracks,
+            frame.t_ns,
+            measured=self._tracker.measured,
+            frame=frame.index,
+            speed_mps=frame.speed_mps,
+        )
         laps.lap("scene")
         return FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
 

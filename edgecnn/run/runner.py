@@ -17,6 +17,7 @@ from typing import Any, Literal
 import cv2
 
 from edgecnn import __version__
+from edgecnn.adas import Camera, SceneSettings
 from edgecnn.backends import Backend, choose, open_backend
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.progress import note, tracked
@@ -41,6 +42,7 @@ class RunSummary:
     bundle: str
     role: str  # file of the bundle that ran: fp32, int8_cpu, ...
     settings: dict[str, Any]
+    thresholds: dict[str, Any]  # version of the form, sha256 of the file
     frames: int
     dropped: int  # by a live source, for lack of time
     seconds: float  # wall clock, up to the last frame
@@ -65,11 +67,14 @@ def run(
     sinks: Collection[SinkName] = ("video", "events"),
     *,
     backend: Backend | None = None,
+    camera: Camera | None = None,
+    thresholds: SceneSettings | None = None,
 ) -> RunSummary:
     """Run a bundle on a source; `out` receives the sinks' files, stills and summary.json, None: nothing is written.
 
     After Ctrl-C or an error in mid-run the files hold everything until then, and the exception goes on.
-    `backend` stands in for the bundle's own (see backends.replay). Raises InputError, BundleError, ModelError,
+    `backend` stands in for the bundle's own (see backends.replay), `camera` for what the source knows of it, and
+    `thresholds` for the shipped ones. Raises InputError, BundleError, ModelError,
     MissingDependency.
     """
     settings = settings or RunSettings.of(bundle)
@@ -77,8 +82,9 @@ def run(
     role = choose(bundle, settings.precision) if backend is None else type(backend).__name__
     backend = backend or open_backend(bundle, settings.precision, threads=settings.threads)
     source = open_source(source) if isinstance(source, str) else source
-    pipeline = Pipeline(model, backend, settings, fps=source.fps, camera=source.camera)
-    tally = _Tally(bundle, source, role, settings)
+    thresholds = thresholds or SceneSettings.read()
+    pipeline = Pipeline(model, backend, settings, fps=source.fps, camera=camera or source.camera, thresholds=thresholds)
+    tally = _Tally(bundle, source, role, settings, thresholds)
     with tally.kept(out), source, ExitStack() as stack:
         video = events = None
         if out is not None and "video" in sinks:
@@ -101,6 +107,8 @@ def run(
                 tally.add_still(result, picture)
             tally.add(result, sink_ns=time.perf_counter_ns() - began)
         tally.complete = True
+        if not pipeline.speed_known:
+            note("no headway warning: the source does not tell our own speed")
     return tally.summary()
 
 
@@ -119,10 +127,13 @@ def versions() -> dict[str, str]:
 class _Tally:
     """What is counted while frames go by."""
 
-    def __init__(self, bundle: Bundle, source: Source, role: str, settings: RunSettings) -> None:
+    def __init__(
+        self, bundle: Bundle, source: Source, role: str, settings: RunSettings, thresholds: SceneSettings
+    ) -> None:
         self.complete = False
         self.files: dict[str, Any] = {}
         self._bundle, self._source, self._role, self._settings = bundle, source, role, settings
+        self._thresholds = {"version": thresholds.version, "sha256": thresholds.sha256}
         self._times = StageTimes()
         self._reasons: Counter[str] = Counter()
         self._ids: set[int] = set()
@@ -138,6 +149,7 @@ class _Tally:
             "name": self._bundle.name,
             "role": self._role,
             "settings": asdict(self._settings),
+            "thresholds": self._thresholds,
             "fps": self._source.fps,
             "versions": versions(),
         }
@@ -203,6 +215,7 @@ class _Tally:
             bundle=str(self._bundle.path),
             role=self._role,
             settings=asdict(self._settings),
+            thresholds=self._thresholds,
             frames=self._frames,
             dropped=self._source.dropped,
             seconds=round(seconds, 3),

@@ -122,7 +122,7 @@ class Drive:
             lines[0].astype(np.float32),
             lines[1].astype(np.float32),
         )
-        return Frame(i, round(i * 1e9 / self.fps), bgr), truth, ego
+        return Frame(i, round(i * 1e9 / self.fps), bgr, snap.speed), truth, ego
 
 
 def _shake(rng: np.random.Generator, times: NDArray[np.float64]) -> NDArray[np.float64]:
