@@ -3,7 +3,19 @@
 from edgecnn.adas.camera import Camera
 from edgecnn.adas.event import Event
 from edgecnn.adas.lane import Lane
+from edgecnn.adas.lanes import LaneDetector, LaneSettings
 from edgecnn.adas.scene import Scene, SceneAnalysis, SceneSettings
 from edgecnn.adas.schedule import Schedule, ScheduleSettings
 
-__all__ = ["Camera", "Event", "Lane", "Scene", "SceneAnalysis", "SceneSettings", "Schedule", "ScheduleSettings"]
+__all__ = [
+    "Camera",
+    "Event",
+    "Lane",
+    "LaneDetector",
+    "LaneSettings",
+    "Scene",
+    "SceneAnalysis",
+    "SceneSettings",
+    "Schedule",
+    "ScheduleSettings",
+]

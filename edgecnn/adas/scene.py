@@ -58,7 +58,16 @@ class SceneAnalysis:
         self._ttc.reset()
         self._fcw.reset()
 
-    def step(self, tracks: Tracks, t_ns: int, *, measured: F32 | None = None, frame: int | None = None) -> Scene:
+    def step(
+        self,
+        tracks: Tracks,
+        t_ns: int,
+        *,
+        measured: F32 | None = None,
+        frame: int | None = None,
+        lane: Lane | None = None,
+        speed_mps: float = math.nan,
+    ) -> Scene:
         """One frame, taken at `t_ns`.
 
         `measured` (N, 4) px are the rows of `tracks` as detected, nan where not (`Tracker.measured`). Without it the
@@ -85,5 +94,6 @@ class SceneAnalysis:
             warned=warned,
             warnings=events,
             lead=lead,
+            lane=lane,
             on=("fcw",) if warned.any() else (),
         )

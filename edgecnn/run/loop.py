@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.adas import Camera, Scene, SceneAnalysis, Schedule, ScheduleSettings
+from edgecnn.adas import Camera, LaneDetector, Scene, SceneAnalysis, Schedule, ScheduleSettings
 from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
@@ -104,9 +104,11 @@ class Pipeline:
             self._size = size
             self._flow = FlowShift(size[0])
             self._analysis = SceneAnalysis(None, self._given, size)
+            self._lanes = LaneDetector(self._analysis.camera, known=self._given is not None)
         if cut:
             self._tracker.reset()
             self._analysis.reset()
+            self._lanes.reset()
             self._tracks, self._scene = Tracks.empty(), None
         why = self._schedule.due(cut=cut, tracks=self._tracks, scene=self._scene)
         laps.lap("track")
@@ -119,7 +121,15 @@ class Pipeline:
             boxes, ok = self._flow.step(grey, self._tracks)
             self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
         laps.lap("track")
-        self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
+        lane = self._lanes.step(frame.bgr, frame.t_ns, self._tracks.xyxy)
+        self._scene = self._analysis.step(
+            self._tracks,
+            frame.t_ns,
+            measured=self._tracker.measured,
+            frame=frame.index,
+            lane=lane,
+            speed_mps=frame.speed_mps,
+        )
         laps.lap("scene")
         return FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
 
