@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -10,7 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.adas import Camera, Scene, SceneAnalysis, SceneSettings, Schedule, ScheduleSettings
+from edgecnn.adas import (
+    Camera,
+    LaneDepartureWarning,
+    LaneDetector,
+    Scene,
+    SceneAnalysis,
+    SceneSettings,
+    Schedule,
+    ScheduleSettings,
+)
 from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
@@ -117,9 +127,13 @@ class Pipeline:
             self._size = size
             self._flow = FlowShift(size[0])
             self._analysis = SceneAnalysis(self._thresholds, self._given, size, classes=self._model.classes)
+            self._lanes = LaneDetector(self._analysis.camera, known=self._given is not None)
+            self._departure = LaneDepartureWarning()
         if cut:
             self._tracker.reset()
             self._analysis.reset()
+            self._lanes.reset()
+            self._departure.reset()
             self._tracks, self._scene = Tracks.empty(), None
         why = self._schedule.due(cut=cut, tracks=self._tracks, scene=self._scene)
         laps.lap("track")
@@ -132,11 +146,16 @@ class Pipeline:
             boxes, ok = self._flow.step(grey, self._tracks)
             self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
         laps.lap("track")
+        lane = self._lanes.step(frame.bgr, frame.t_ns, self._tracks.xyxy)
+        row = self._lanes.horizon_px, self._lanes.horizon_sigma_px
         self._scene = self._analysis.step(
             self._tracks,
             frame.t_ns,
             measured=self._tracker.measured,
             frame=frame.index,
+            lane=lane,
+            vanishing=row if math.isfinite(row[0]) else None,
+            departures=self._departure.step(lane, frame.t_ns, frame.index, frame.speed_mps),
             speed_mps=frame.speed_mps,
         )
         laps.lap("scene")
