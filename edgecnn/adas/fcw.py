@@ -72,5 +72,5 @@ class ForwardCollisionWarning:
         events = [event(row, "fcw_off") for row in np.flatnonzero(ends)]
         events += [event(row, "fcw_on") for row in np.flatnonzero(begins)]
         warned = memory["warned"][rows]
-        memory.keep(np.isin(memory.id, tracks.id) | memory["warned"])
+        memory.keep(memory.among(rows) | memory["warned"])
         return warned, tuple(events)

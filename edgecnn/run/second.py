@@ -81,7 +81,7 @@ class SecondStage:
         score, sure = self._sure(rows)
         best = memory["votes"][rows].argmax(1)
         names = tuple(self._model.classes[k] if known else "" for k, known in zip(best, sure, strict=True))
-        memory.keep(np.isin(memory.id, tracks.id))
+        memory.keep(memory.among(rows))
         return names, score.astype(np.float32)
 
     def _sure(self, rows: I64) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
