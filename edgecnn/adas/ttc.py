@@ -20,6 +20,7 @@ from edgecnn.adas.memory import ById
 from edgecnn.scene import F32, I64, Bool
 
 F64 = NDArray[np.float64]
+_HANKEL = np.add.outer(np.arange(3), np.arange(3))  # which power of t stands where in the normal equations
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,16 @@ class TimeToCollision:
         self.reset()
 
     def reset(self) -> None:
-        none = np.full(self.settings.kept_boxes, np.nan)
-        self._memory = ById(time=none, log_size=none, sigma=none, log_side=np.zeros(2), whole=np.zeros(2, bool))
+        past = np.full((3, self.settings.kept_boxes), np.nan)  # time, log_size, sigma; the newest last
+        self._memory = ById(past=past, log_side=np.zeros(2), whole=np.zeros(2, bool))
 
     def step(self, ids: I64, measured: F32, now_s: float) -> Contact:
         """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now."""
         seen = ~np.isnan(measured).any(axis=1)
         self._record(ids[seen], measured[seen].astype(np.float64), now_s)
         rows = self._memory.rows(ids)
-        contact = self._fit(self._memory["time"][rows] - now_s, rows)
-        age = now_s - self._memory["time"][:, -1]
+        contact = self._fit(rows, now_s)
+        age = now_s - self._memory["past"][:, 0, -1]
         self._memory.keep(age <= self.settings.window_s)
         return contact
 
@@ -126,45 +127,52 @@ class TimeToCollision:
         limit = np.array([self._width, self._height]) - edge
         whole = (boxes[:, :2] > edge) & (boxes[:, 2:] < limit)  # (N, 2) width, height
         rows = memory.rows(ids)
-        first = np.isnan(memory["time"][rows, -1])
+        newest = memory["past"][rows, :, -1]
+        first = np.isnan(newest[:, 0])
         log_side = np.log(side)
         usable = whole & (memory["whole"][rows] | first[:, None])
         count = usable.sum(axis=1)
         change = np.where(usable, log_side - np.where(first[:, None], 0, memory["log_side"][rows]), 0)
-        before = np.where(first, 0, memory["log_size"][rows, -1])
+        before = np.where(first, 0, newest[:, 1])
         log_size = before + change.sum(axis=1) / np.maximum(count, 1)
         sigma = np.sqrt((usable / side**2).sum(axis=1)) * self.settings.noise_px / np.maximum(count, 1)
         memory["log_side"][rows], memory["whole"][rows] = log_side, whole
         good = count > 0  # no side to measure: the next increment starts from here, and nothing is recorded
-        for name, values in (("time", np.full(len(rows), now_s)), ("log_size", log_size), ("sigma", sigma)):
-            column = memory[name]
-            column[rows[good], :-1] = column[rows[good], 1:]
-            column[rows[good], -1] = values[good]
+        at = rows[good]
+        memory["past"][at, :, :-1] = memory["past"][at, :, 1:]
+        memory["past"][at, :, -1] = np.stack([np.full(len(rows), now_s), log_size, sigma], axis=1)[good]
 
-    def _fit(self, time: F64, rows: I64) -> Contact:
+    def _fit(self, rows: I64, now_s: float) -> Contact:
         """Weighted least squares of the quadratic, with a prior on c2; then once more with outliers weakened."""
-        s, n = self.settings, len(rows)
+        s, past = self.settings, self._memory["past"][rows]
+        time = past[:, 0] - now_s
         used = time >= -s.window_s
-        t = np.where(used, time, 0.0)
-        log_size = np.where(used, self._memory["log_size"][rows], 0.0)
+        t, log_size, sigma = np.where(used, time, 0.0), np.where(used, past[:, 1], 0.0), np.where(used, past[:, 2], 1.0)
         y = np.exp(log_size[:, -1:] - log_size)
-        weight = np.where(used, 1 / np.square(y * np.where(used, self._memory["sigma"][rows], 1.0)), 0.0)
-        basis = np.stack([np.ones_like(t), t, t * t], axis=-1)  # (N, K, 3)
+        power = np.empty((len(rows), 5, t.shape[1]))  # 1, t, ... t⁴: the normal equations hold their weighted sums
+        power[:, 0], power[:, 1] = 1.0, t
+        for k in (2, 3, 4):
+            np.multiply(power[:, k - 1], t, out=power[:, k])
         # c2 = a / 2Z, and Z = focal length × size in metres / size in px.
         size_px = np.exp(0.5 * self._memory["log_side"][rows].sum(axis=1))
         likely = s.acceleration_mps2 * size_px / (2 * self._focal_px * s.size_m)
-        prior = np.zeros((n, 3, 3))
-        prior[:, [0, 1, 2], [0, 1, 2]] = np.stack([np.full(n, 1e-6), np.full(n, 1e-6), likely**-2], axis=1)
-        freedom = np.maximum(used.sum(axis=1) - 2, 0)
-        spread = np.ones(n)
-        for _ in range(2):
-            weighted = basis * (weight / spread[:, None])[..., None]
-            covariance = np.linalg.inv(np.swapaxes(weighted, 1, 2) @ basis + prior)
-            c = (covariance @ (weighted * y[..., None]).sum(axis=1)[..., None])[..., 0]
-            pull = np.abs(y - (basis @ c[..., None])[..., 0]) * np.sqrt(weight)
-            spread = ((pull * pull).sum(axis=1) + s.noise_boxes) / (freedom + s.noise_boxes)
-            weight = weight / np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])  # Huber's weights
+
+        prior = np.tile(np.diag([1e-6, 1e-6, 0.0]), (len(rows), 1, 1))
+        prior[:, 2, 2] = likely**-2
+
+        def solve(weight: F64) -> tuple[F64, F64]:
+            normal = (power @ weight[..., None])[:, _HANKEL, 0]
+            covariance = np.asarray(np.linalg.inv(normal + prior), np.float64)
+            return (covariance @ (power[:, :3] @ (weight * y)[..., None]))[..., 0], covariance
+
+        weight = used / np.square(y * sigma)
+        c, _ = solve(weight)
+        count = used.sum(axis=1)
+        pull = np.abs(y - (c[:, None] @ power[:, :3])[:, 0]) * np.sqrt(weight)
+        spread = ((pull * pull).sum(axis=1) + s.noise_boxes) / (np.maximum(count - 2, 0) + s.noise_boxes)
+        huber = np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])
+        c, covariance = solve(weight / (huber * spread[:, None]))
         c[:, 0] = np.maximum(c[:, 0], 1e-3)
-        oldest = np.min(t, axis=1, initial=0.0)
-        known = (used.sum(axis=1) >= s.least_boxes) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
+        oldest = t.min(axis=1, initial=0.0)
+        known = (count >= s.least_boxes) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
         return Contact(c, covariance, known)

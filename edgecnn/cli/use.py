@@ -42,31 +42,51 @@ def run(
     thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON: thresholds other than the shipped, docs/warnings.md.")
     ] = None,
+    second: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="A classifier, to name what the tracked boxes show.")
+    ] = None,
+    of: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="That --second looks at; may be given again; all unless.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Detect and track on a video, camera or drive."""
     sinks = _sinks(sink)
+    if of and second is None:
+        raise typer.BadParameter("it says what --second looks at, which is missing", param_hint="--of")
     import re
     from dataclasses import asdict
 
     from edgecnn.adas import SceneSettings
     from edgecnn.bundle import Bundle
     from edgecnn.cli.camera import read_camera
-    from edgecnn.run import RunSettings, open_source
+    from edgecnn.run import RunSettings, open_second, open_source
     from edgecnn.run import run as run_bundle
 
     opened = Bundle.read(bundle)
     lens, limits = read_camera(camera) if camera else None, SceneSettings.read(thresholds) if thresholds else None
     settings = RunSettings.of(opened, detect_every=every, precision=precision.value, threads=threads)
+    names = open_second(Bundle.read(second), opened, of or (), threads=threads) if second else None
     stream = open_source(source)
     slug = re.sub(r"[^\w.-]+", "-", Path(stream.name).stem).strip("-")
     folder = out or Path("runs") / f"{opened.name}-{slug}"
-    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks, camera=lens, thresholds=limits)
+    summary = run_bundle(
+        opened,
+        stream,
+        folder if sinks else None,
+        settings,
+        sinks,
+        camera=lens,
+        thresholds=limits,
+        second=names,
+    )
     made = [str(path) for path in summary.files.values() if isinstance(path, str)]
     line = (
         f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f}/s) with {summary.role}; detector in "
         f"{summary.detector_frames}, {summary.tracks} tracks, {summary.cuts} cuts, {len(summary.events)} events"
     )
+    if summary.names:
+        made.insert(0, "named: " + ", ".join(f"{name} {count}" for name, count in summary.names.items()))
     show(as_json, (asdict(summary), "\n".join([line, *made])))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import cv2
@@ -25,9 +25,10 @@ from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import InputError, ModelError
+from edgecnn.run.second import SecondStage
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
-from edgecnn.scene import Detections, Frame, Picture, Tracks
+from edgecnn.scene import F32, Detections, Frame, Picture, Tracks
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
 from edgecnn.track.settings import Settings as TrackSettings
@@ -74,12 +75,15 @@ class FrameResult:
     why: Reason | None  # for which the detector ran
     cut: bool  # the source switched to another scene: tracks were forgotten
     ns: Mapping[str, int]  # stage → time spent; `decode` runs beside the others, in its own thread
+    names: tuple[str, ...] = ()  # rows as those of `tracks`, by the second stage; "" = not known; () = there is none
+    name_score: F32 = field(default_factory=lambda: np.zeros(0, np.float32))  # rows as `names`, mean probability
 
 
 class Pipeline:
     """One camera's detector, tracker and scene analysis. State lives here: two cameras need two of them.
 
-    `camera` None: a usual dashcam is assumed, and distances stay unknown. Raises ModelError for a model without boxes.
+    `camera` None: a usual dashcam is assumed, and distances stay unknown. `second` names what tracks show.
+    Raises ModelError for a model without boxes.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Pipeline:
         fps: float,
         camera: Camera | None = None,
         thresholds: SceneSettings | None = None,
+        second: SecondStage | None = None,
     ) -> None:
         if model.task != "detect":
             raise ModelError(f"a model for '{model.task}'", wanted="a detector, to track what it finds")
@@ -104,6 +109,7 @@ class Pipeline:
         self._schedule = Schedule(ScheduleSettings(every=settings.detect_every, unsure=UNSURE * settings.score))
         self._cuts = CutDetector()
         self._size = (0, 0)
+        self._second = second
         self._tracks = Tracks.empty()
         self._scene: Scene | None = None
 
@@ -134,6 +140,8 @@ class Pipeline:
             self._analysis.reset()
             self._lanes.reset()
             self._departure.reset()
+            if self._second:
+                self._second.reset()
             self._tracks, self._scene = Tracks.empty(), None
         why = self._schedule.due(cut=cut, tracks=self._tracks, scene=self._scene)
         laps.lap("track")
@@ -159,7 +167,12 @@ class Pipeline:
             speed_mps=frame.speed_mps,
         )
         laps.lap("scene")
-        return FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
+        result = FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
+        if self._second:
+            names, score = self._second.step(frame.bgr, self._tracks)
+            laps.lap("second")
+            result = replace(result, names=names, name_score=score)
+        return result
 
     def _detect(self, frame: Frame, laps: Laps) -> Detections:
         tensor, box = self._preprocess(frame.bgr)

@@ -23,6 +23,7 @@ from edgecnn.bundle import Bundle, atomic
 from edgecnn.progress import note, tracked
 from edgecnn.run.draw import Painter
 from edgecnn.run.loop import FrameResult, Pipeline, RunSettings, loop
+from edgecnn.run.second import SecondStage
 from edgecnn.run.sinks import EventSink, VideoSink
 from edgecnn.run.sources import Source, open_source
 from edgecnn.run.timing import WORKING, StageTimes
@@ -51,6 +52,7 @@ class RunSummary:
     reasons: dict[str, int]  # why the detector ran → frames
     macs_saved: float  # share of the network's multiply-adds that a detection in every frame would have cost more
     tracks: int  # different ids
+    names: dict[str, int]  # given by the second stage → tracks that had it last
     cuts: int
     events: list[dict[str, Any]]
     stages: dict[str, dict[str, float]]  # stage → n, mean, p50, p95, p99, max in ms; `frame` = all but decode and sink
@@ -69,12 +71,13 @@ def run(
     backend: Backend | None = None,
     camera: Camera | None = None,
     thresholds: SceneSettings | None = None,
+    second: SecondStage | None = None,
 ) -> RunSummary:
     """Run a bundle on a source; `out` receives the sinks' files, stills and summary.json, None: nothing is written.
 
     After Ctrl-C or an error in mid-run the files hold everything until then, and the exception goes on.
-    `backend` stands in for the bundle's own (see backends.replay), `camera` for what the source knows of it, and
-    `thresholds` for the shipped ones. Raises InputError, BundleError, ModelError,
+    `backend` stands in for the bundle's own (see backends.replay), `camera` for what the source knows of it,
+    `thresholds` for the shipped ones; `second` names what tracks show. Raises InputError, BundleError, ModelError,
     MissingDependency.
     """
     settings = settings or RunSettings.of(bundle)
@@ -83,7 +86,9 @@ def run(
     backend = backend or open_backend(bundle, settings.precision, threads=settings.threads)
     source = open_source(source) if isinstance(source, str) else source
     thresholds = thresholds or SceneSettings.read()
-    pipeline = Pipeline(model, backend, settings, fps=source.fps, camera=camera or source.camera, thresholds=thresholds)
+    pipeline = Pipeline(
+        model, backend, settings, fps=source.fps, camera=camera or source.camera, thresholds=thresholds, second=second
+    )
     tally = _Tally(bundle, source, role, settings, thresholds)
     with tally.kept(out), source, ExitStack() as stack:
         video = events = None
@@ -137,6 +142,7 @@ class _Tally:
         self._times = StageTimes()
         self._reasons: Counter[str] = Counter()
         self._ids: set[int] = set()
+        self._names: dict[int, str] = {}
         self._events: list[dict[str, Any]] = []
         self._frames = self._cuts = 0
         self._began = self._ended = time.perf_counter()
@@ -160,6 +166,7 @@ class _Tally:
         self._frames += 1
         self._cuts += result.cut
         self._ids.update(result.tracks.id.tolist())
+        self._names |= {int(i): name for i, name in zip(result.tracks.id, result.names, strict=False) if name}
         self._events += [event.json() for event in result.scene.warnings]
         if result.why:
             self._reasons[result.why] += 1
@@ -224,6 +231,7 @@ class _Tally:
             reasons=dict(self._reasons),
             macs_saved=round(1 - detector_frames / self._frames, 4) if self._frames else 0.0,
             tracks=len(self._ids),
+            names=dict(Counter(self._names.values()).most_common()),
             cuts=self._cuts,
             events=self._events,
             stages=self._times.table(),

@@ -89,7 +89,7 @@ class EventSink:
         self._line({"type": "run", **header})
 
     def write(self, result: FrameResult) -> None:
-        tracks, scene = result.tracks, result.scene
+        tracks, scene, named = result.tracks, result.scene, bool(result.names)
         rows = [
             {
                 "id": int(tracks.id[i]),
@@ -102,6 +102,7 @@ class EventSink:
                 "in_path": bool(scene.in_path[i]),
                 "warned": bool(scene.warned[i]),
                 "missed": int(tracks.missed[i]),
+                **({"name": result.names[i] or None, "name_score": number(result.name_score[i])} if named else {}),
             }
             for i in range(len(tracks))
         ]
