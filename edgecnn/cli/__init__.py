@@ -10,11 +10,25 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, sense, stages, targets, track, use, xray
+from edgecnn.cli import cache, calibrate, lint, predict, run, sense, stages, targets, track, use, xray
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
-__all__ = ["app", "cache", "calibrate", "lint", "main", "predict", "sense", "stages", "targets", "track", "use", "xray"]
+__all__ = [
+    "app",
+    "cache",
+    "calibrate",
+    "lint",
+    "main",
+    "predict",
+    "run",
+    "sense",
+    "stages",
+    "targets",
+    "track",
+    "use",
+    "xray",
+]
 
 HELP = (  # the order in which they are listed
     *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache"),
