@@ -100,7 +100,7 @@ class DecodeDetections:
 
     def __init__(self, model: ModelSpec, *, score: float = 0.3, iou: float = 0.5, limit: int = 100) -> None:
         self.model, self.score, self.iou, self.limit = model, score, iou, limit
-        self._cell, self._stride = grid(model)
+        self._cell, self.strides = grid(model)
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Detections:
         raw, score = self.split(list(outputs.values()))
@@ -110,7 +110,7 @@ class DecodeDetections:
         best = score.max(1)
         if not len(rows):
             return Detections.empty()
-        stride = self._stride[rows, None]
+        stride = self.strides[rows, None]
         centre = self._cell[rows] + raw[rows, :2] * stride
         half = np.exp(np.clip(raw[rows, 2:], -8, 8)) * stride / 2
         xyxy = box.to_frame(np.concatenate([centre - half, centre + half], 1).astype(np.float32))

@@ -25,6 +25,7 @@ from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import InputError, ModelError
+from edgecnn.run.health import nonsense
 from edgecnn.run.second import SecondStage
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
@@ -48,12 +49,14 @@ class RunSettings:
     detect_every: int = 3  # frames; the schedule may ask for more, never for less
     precision: Precision = "auto"
     threads: int = 0  # of inference on a CPU; 0 = every core but one
+    deadline_ms: float = 0.0  # a frame that takes longer, from decoded to its warnings, is late; 0 = none
 
     def __post_init__(self) -> None:
-        if not (0 < self.score < 1 and 0 < self.iou < 1 and self.detect_every >= 1 and self.threads >= 0):
+        fine = 0 < self.score < 1 and 0 < self.iou < 1 and self.detect_every >= 1 and self.threads >= 0
+        if not (fine and self.deadline_ms >= 0):
             raise InputError(
                 f"run settings {vars(self)}",
-                wanted="0 < score < 1, 0 < iou < 1, detect_every 1 or more, threads 0 or more",
+                wanted="0 < score < 1, 0 < iou < 1, detect_every 1 or more, threads and deadline_ms 0 or more",
             )
 
     @classmethod
@@ -77,6 +80,8 @@ class FrameResult:
     ns: Mapping[str, int]  # stage → time spent; `decode` runs beside the others, in its own thread
     names: tuple[str, ...] = ()  # rows as those of `tracks`, by the second stage; "" = not known; () = there is none
     name_score: F32 = field(default_factory=lambda: np.zeros(0, np.float32))  # rows as `names`, mean probability
+    invalid: str = ""  # what the detector's answer makes unusable: tracks coast, and nothing may be concluded
+    grey: NDArray[np.uint8] | None = None  # (h, w) the reduced picture
 
 
 class Pipeline:
@@ -145,9 +150,8 @@ class Pipeline:
             self._tracks, self._scene = Tracks.empty(), None
         why = self._schedule.due(cut=cut, tracks=self._tracks, scene=self._scene)
         laps.lap("track")
-        detections = None
-        if why:
-            detections = self._detect(frame, laps)
+        detections, invalid = self._detect(frame, laps) if why else (None, "")
+        if detections is not None:
             self._flow.remember(grey)
             self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size)
         else:
@@ -165,23 +169,33 @@ class Pipeline:
             vanishing=row if math.isfinite(row[0]) else None,
             departures=self._departure.step(lane, frame.t_ns, frame.index, frame.speed_mps),
             speed_mps=frame.speed_mps,
+            valid=not invalid,
         )
         laps.lap("scene")
-        result = FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
+        result = FrameResult(
+            frame, detections, self._tracks, self._scene, why, cut, laps.ns, invalid=invalid, grey=grey
+        )
         if self._second:
             names, score = self._second.step(frame.bgr, self._tracks)
             laps.lap("second")
             result = replace(result, names=names, name_score=score)
         return result
 
-    def _detect(self, frame: Frame, laps: Laps) -> Detections:
+    def reduce(self, on: bool) -> None:
+        """Look less often, or as often as the settings say."""
+        every = self.settings.detect_every
+        self._schedule.settings = replace(self._schedule.settings, every=max(4, 2 * every) if on else every)
+
+    def _detect(self, frame: Frame, laps: Laps) -> tuple[Detections | None, str]:
+        """What is seen; None, and why, where the network's answer is no answer."""
         tensor, box = self._preprocess(frame.bgr)
         laps.lap("preprocess")
         outputs = self._backend({self._model.input.name: tensor, FRAME: np.array(frame.index, np.int64)})
         laps.lap("infer")
-        detections = self._decode(outputs, box)
+        invalid = nonsense(outputs, self._decode)
+        detections = None if invalid else self._decode(outputs, box)
         laps.lap("postprocess")
-        return detections
+        return detections, invalid
 
 
 def loop(frames: Iterable[Frame], pipeline: Pipeline) -> Iterator[FrameResult]:

@@ -16,6 +16,7 @@ STAGES = (
     "track",
     "scene",
     "second",
+    "health",
     "sink",
 )  # in the order of the frame's way
 WORKING = STAGES[1:-1]  # those that follow one another from a decoded frame to its tracks and warnings
