@@ -132,7 +132,7 @@ class SceneAnalysis:
         at_risk = (kinds.person | kinds.two_wheeler)[label]
         time_s = arrival_s(contact, gap, kinds.person[label], self._ego)
         reasons = {
-            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path),
+            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path, self._ego),
             "pedestrian": pedestrian(s.pedestrian, where, time_s, at_risk, tracks.age_s, self._ego),
             "headway": (close, still_close),
         }

@@ -39,7 +39,9 @@ class TtcSettings:
     )  # all that counts as much as so many residuals, which correct it
     acceleration_mps2: float = field(metadata=within(0.01, 20))  # expected deviation of the relative acceleration: ...
     size_m: float = field(metadata=within(0.1, 10))  # ... of an object of this size sqrt(wh): together they bound c2
-    closing_ratio: float = field(metadata=within(0, 2))  # expected closing speed, share of our own, where it is known ...
+    closing_ratio: float = field(
+        metadata=within(0, 2)
+    )  # expected closing speed, share of our own, where it is known ...
     closing_spread_ratio: float = field(metadata=within(0.05, 100))  # ... and its deviation ...
     least_mps: float = field(metadata=within(0.1, 30))  # ... of this own speed at least
     braking_ratio: float = field(metadata=within(0, 1))  # share of our own braking that the relative acceleration shows
@@ -118,9 +120,7 @@ class TimeToCollision:
         none = np.full(self.settings.kept_boxes, np.nan)
         self._memory = ById(time=none, log_size=none, sigma=none, log_side=np.zeros(2), whole=np.zeros(2, bool))
 
-    def step(
-        self, ids: I64, measured: F32, now_s: float, tall: Bool | None = None, ego: Ego | None = None
-    ) -> Contact:
+    def step(self, ids: I64, measured: F32, now_s: float, tall: Bool | None = None, ego: Ego | None = None) -> Contact:
         """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now.
 
         `tall` (N,): whose height is the better measure than the width (of a person, that swings with the gait).
