@@ -43,6 +43,8 @@ class RangeSettings:
     bend_s: float = field(metadata=within(0.1, 100))  # ... and how long that lasts
     foot_ratio: float = field(metadata=within(1e-4, 0.1))  # of a box's edge, share of the picture's height ...
     box_ratio: float = field(metadata=within(0, 0.3))  # ... and share of the box's height, together
+    flank_ratio: float = field(metadata=within(0, 2))  # of a flank that shows beside a width, share of it
+    alike_s: float = field(metadata=within(0, 10))  # errors of boxes nearer in time than this are much the same
     size_drift_ratio: float = field(
         metadata=within(0, 1)
     )  # by which an object's size in the picture strays within a second
@@ -79,8 +81,9 @@ class Horizon:
         self._covariance = self._start.copy()
         self._covariance[_MEAN, _MEAN] = variance
         self._ids: I64 = np.zeros(0, np.int64)
-        self._seen_s: F64 = np.zeros(0)
-        self._now_s = -math.inf
+        self._seen_s: F64 = np.zeros(0)  # as a track
+        self._measured_s: F64 = np.zeros(0)  # by its foot
+        self._now_s = math.inf
 
     def step(
         self,
@@ -104,18 +107,23 @@ class Horizon:
         size, size_variance, foot_variance, whole = self._sizes(measured, label, rows)
         on = np.flatnonzero(whole & (measured[:, 3] < self._height * (1 - _BORDER)))
         if len(on):
-            self._feet(rows[on], label[on], size[on], measured[on, 3], size_variance[on], foot_variance[on])
+            since = np.clip(now_s - self._measured_s[rows[on] - _FIXED], 1e-3, 1e6)
+            alike = 1 + self.settings.alike_s / since
+            self._measured_s[rows[on] - _FIXED] = now_s
+            self._feet(
+                rows[on], label[on], size[on], measured[on, 3], size_variance[on] * alike, foot_variance[on] * alike
+            )
         return self._ranges(rows, label, xyxy)
 
     def _rows(self, ids: I64, label: I64, now_s: float) -> I64:
         """Time goes on, objects come and go; where each of `ids` is kept."""
-        s, elapsed = self.settings, min(max(now_s - self._now_s, 0.0), 1.0)
+        s, elapsed = self.settings, min(max(now_s - self._now_s, 0.0), 1.0)  # 0 at first
         self._now_s = now_s
         keep = now_s - self._seen_s < _FORGET_S
         if not keep.all():
             state = np.concatenate([np.ones(_FIXED, bool), keep])
             self._mean, self._covariance = self._mean[state], self._covariance[np.ix_(state, state)]
-            self._ids, self._seen_s = self._ids[keep], self._seen_s[keep]
+            self._ids, self._seen_s, self._measured_s = self._ids[keep], self._seen_s[keep], self._measured_s[keep]
         fade = np.ones(len(self._mean))
         fade[_SWAY], fade[_BEND] = math.exp(-elapsed / s.sway_s), math.exp(-elapsed / s.bend_s)
         noise = np.square(s.size_drift_ratio * self._mean) * elapsed
@@ -134,6 +142,7 @@ class Horizon:
             grown[at, at] = np.square(k * self.kinds.spread_ratio[label[new]])
             self._mean, self._covariance = np.concatenate([self._mean, k]), grown
             self._ids, self._seen_s = np.concatenate([self._ids, ids[new]]), np.append(self._seen_s, np.zeros(len(k)))
+            self._measured_s = np.append(self._measured_s, np.full(len(k), -math.inf))
         order = np.argsort(self._ids)
         at = order[np.searchsorted(self._ids, ids, sorter=order)]
         self._seen_s[at] = now_s
@@ -155,11 +164,14 @@ class Horizon:
         aside = np.abs(0.5 * (boxes[:, 0] + boxes[:, 2]) - self.camera.cx) / self.camera.fx * depth
         length = self.kinds.length_m[label]
         flank = np.maximum(aside - 0.5 * self.kinds.size_m[label], 0) * length / (depth + length)  # m
-        size = np.where(tall, size, size - np.minimum(self.camera.fx / depth * flank, 0.6 * size))
+        shown = np.where(tall, 0.0, np.minimum(self.camera.fx / depth * flank, 0.6 * size))
+        size = size - shown
         size = np.maximum(size, 1.0)
         s = self.settings
         foot = np.square(s.foot_ratio * self._height) + np.square(s.box_ratio * height)
-        spread = 2 * (np.square(s.foot_ratio * self._height) + np.square(s.box_ratio * size))
+        spread = 2 * (np.square(s.foot_ratio * self._height) + np.square(s.box_ratio * size)) + np.square(
+            s.flank_ratio * shown
+        )
         return size, spread, foot, whole
 
     def _depth(self, g: F64) -> F64:
@@ -194,22 +206,26 @@ class Horizon:
         self._mean[_FIXED:] = np.maximum(self._mean[_FIXED:], low)
 
     def _ranges(self, rows: I64, label: I64, xyxy: F32) -> Ranges:
+        """By size and by foot, as far as the road is flat, weighted by the inverse of their variances."""
         horizon = float(self._mean[_MEAN] + self._mean[_SWAY])
-        pair = self._covariance[: _SWAY + 1, : _SWAY + 1]
-        variance = float(pair.sum())
+        of_horizon = float(self._covariance[:_BEND, :_BEND].sum())
         size, size_variance, foot_variance, whole = self._sizes(xyxy, label, rows)
         k, foot = self._mean[rows], xyxy[:, 3].astype(np.float64) - horizon
-        by_size = k * size
+        told = whole, xyxy[:, 3] < self._height * (1 - _BORDER)
+        near = np.stack([k * size, np.maximum(foot, 1e-3)])  # (2, N) px below the horizon
+        forward = self._depth(near)
+        bend = 0.5 * self.camera.fy * forward[1] * math.sqrt(self._covariance[_BEND, _BEND])
         of_size = np.square(size) * self._covariance[rows, rows] + np.square(k) * size_variance
-        # A box cut by the picture's edge has no size; then its foot alone tells, as far as the road is flat.
-        overhang = np.where(whole, 0.0, self.kinds.overhang_m[label])
-        g = np.where(whole, by_size, np.maximum(foot, 1e-3))
-        forward = self._depth(g)
-        bend = 0.5 * self.camera.fy * forward * math.sqrt(self._covariance[_BEND, _BEND])
-        sigma_g = np.sqrt(np.where(whole, of_size, foot_variance + variance + np.square(bend)))
-        sigma = forward * sigma_g / g
-        forward = np.maximum(forward - overhang, 0.1)
-        on_road = (foot > 0) & (forward < _FAR_M)
+        variance = np.stack([of_size, foot_variance + of_horizon + np.square(bend)]) * np.square(forward / near)
+        forward[1] -= self.kinds.overhang_m[label]
+        weight = np.stack(told) / variance
+        weight[1, ~told[0] & ~told[1]] = 1e-3  # cut off all around: the foot is where it ends at the latest
+        total = weight.sum(axis=0)
+        forward_m = np.maximum((weight * forward).sum(axis=0) / total, 0.1)
+        on_road = (foot > 0) & (forward_m < _FAR_M)
         return Ranges(
-            np.where(on_road, forward, np.inf), np.where(on_road, sigma, np.inf), horizon, math.sqrt(max(variance, 0.0))
+            np.where(on_road, forward_m, np.inf),
+            np.where(on_road, np.sqrt(1 / total), np.inf),
+            horizon,
+            math.sqrt(max(of_horizon, 0.0)),
         )

@@ -116,11 +116,10 @@ class SceneAnalysis:
             tracks.id, label, xyxy, self.camera.straight(measured), t.now_s, vanishing=vanishing
         )
         forward, bumper = ranges.forward_m, self.camera.bumper_m
-        contact = self._ttc.step(tracks.id, measured, t.now_s).touching(
-            bumper / np.maximum(forward, 2 * abs(bumper) + 0.1)
-        )
         self._ego.step(speed_mps, t.now_s)
         self.speed_known |= math.isfinite(self._ego.speed_mps)
+        contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego)
+        contact = contact.touching(bumper / np.maximum(forward, 2 * abs(bumper) + 0.1))
         path = Path.of(self.camera, lane, speed_mps=speed_mps, yaw_rate_rps=yaw_rate_rps)
         sideways, ttc_s = tracks.velocity[:, 0], contact.ttc_s
         where = place(self.camera, s.path, path, xyxy, forward, sideways, contact.growth, ttc_s)
@@ -133,7 +132,7 @@ class SceneAnalysis:
         at_risk = (kinds.person | kinds.two_wheeler)[label]
         time_s = arrival_s(contact, gap, kinds.person[label], self._ego)
         reasons = {
-            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path),
+            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path, self._ego),
             "pedestrian": pedestrian(s.pedestrian, where, time_s, at_risk, tracks.age_s, self._ego),
             "headway": (close, still_close),
         }
