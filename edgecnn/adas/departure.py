@@ -24,7 +24,7 @@ class DepartureSettings:
     half_width_m: float = 0.9  # from the camera to the outside of a front wheel
     crossing_s: float = 0.6  # warn if the wheel will be on the line within this ...
     near_m: float = 0.6  # ... and is nearer than this
-    back_m: float = 0.15  # a warning ends when the wheel is this far inside again, and not about to cross
+    back_m: float = 0.15  # a warning ends when the wheel is this far inside again and moves back, or beyond `near_m`
     rearm_m: float = 0.25  # and none follows on that side before it was this far inside
     leaving_mps: float = 0.1  # a wheel over the line that comes back faster than this is not warned of
     frames: int = 2  # in a row that must say so
@@ -70,7 +70,7 @@ class LaneDepartureWarning:
         with np.errstate(invalid="ignore"):  # nan: not seen, or not for long enough
             danger = (distance < s.near_m) & (distance < np.maximum(closing * s.crossing_s, 0))
             danger &= closing > -s.leaving_mps
-            inside = (distance > s.back_m) & ~danger
+            inside = ((distance > s.back_m) & (closing < 0)) | (distance > s.near_m)
             well_inside = distance > s.rearm_m
         self._count = np.where(danger, self._count + 1, 0)
         lost = jumped | ~np.isfinite(self._distance).any(axis=0)
