@@ -29,7 +29,7 @@ def drive(
     hidden: Callable[[float], bool] = lambda t: False,
     warning: LaneDepartureWarning | None = None,
 ) -> list[tuple[Event, float]]:
-    """Events, and the true distance of the wheel on their side. Noise is alike over a tenth of a second, as a filter's."""
+    """Events, and the true distance of the wheel on their side. Noise is a filter.s: alike for some frames."""
     warning, random = warning or LaneDepartureWarning(), np.random.default_rng(seed)
     error, found = 0.0, []
     for k in range(round(seconds * FPS)):

@@ -238,7 +238,7 @@ def test_empty_and_tiny_pictures(shape: tuple[int, ...], value: int) -> None:
 
 def test_a_clock_that_stands_or_runs_back_does_no_harm() -> None:
     detector = LaneDetector(CAMERA)
-    times = [0, 0, 40, 40, 20, 0, 10**6] + list(range(0, 200, 10))
+    times = [0, 0, 40, 40, 20, 0, 10**6, *range(0, 200, 10)]
     lanes = [detector.step(Road().paint(along_m=0.8 * k, seed=k), t * 1_000_000) for k, t in enumerate(times)]
     assert seen(lanes[-1]).left_m == pytest.approx(-1.8, abs=0.06)
 

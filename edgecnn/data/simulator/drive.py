@@ -96,6 +96,11 @@ class Drive:
     def __iter__(self) -> Iterator[tuple[Frame, Truth, Ego]]:
         return (self.render(i) for i in range(len(self)))
 
+    @property
+    def where(self) -> tuple[str, str]:
+        """Kind of road and light: ("motorway", "rain")."""
+        return self._setting.layout.kind, self._setting.light.name
+
     def view(self, i: int) -> View:
         """The camera of frame i with its shake."""
         snap, (pitch, roll, lift) = self._snapshots[i], self._shake[i]
