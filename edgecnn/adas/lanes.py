@@ -198,7 +198,7 @@ class LaneDetector:
         side, distance, q = np.repeat(lines, s.rows), np.tile(distance, len(lines)), np.tile(q, len(lines))
         response, _ = self._eye.ridges(strips, distance)
         response[:, np.abs(x) > s.gate_m + 1e-6] = -1.0
-        column = response.argmax(axis=1)
+        column = _innermost(response, side)
         expected = self._x[side] / distance + self._bend(q)
         u, v = self._eye.columns(expected, q), self._eye.rows(q)
         visible = (v < bgr.shape[0] - 1) & (u > 2) & (u < bgr.shape[1] - 3)
@@ -272,3 +272,13 @@ class LaneDetector:
                 self._live[line] = self._seen[line] = False
                 self._forget(line)
                 return
+
+
+def _innermost(response: NDArray[np.float32], side: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The column (N,) of the ridge in each row (N, C) that is nearest to the lane's middle, of those that are not much
+    weaker than the row's strongest: of a double line we keep to the inner one, and don't hop."""
+    inward = np.where((side == LEFT)[:, None], response[:, ::-1], response)
+    top = inward >= np.maximum(0.5 * inward.max(axis=1, keepdims=True), 1)
+    top[:, 1:-1] &= (inward[:, 1:-1] >= inward[:, :-2]) & (inward[:, 1:-1] >= inward[:, 2:])
+    column = top.argmax(axis=1)
+    return np.asarray(np.where(side == LEFT, response.shape[1] - 1 - column, column))
