@@ -1,10 +1,11 @@
 """The lane detector: the two lines of our lane, found by votes, then followed by a Kalman filter.
 
 State: left and right, metres to the right of the camera; the rate at which both move; slope and curvature, common to
-both; and how far the horizon lies below the camera's own. In the directions of edgecnn.adas.marks a line at `side` runs
-as p = side (q - horizon) / H + slope + curvature H / (2 (q - horizon)). Every row of paint beside a predicted line is
-one measurement of it, and a gap between dashes is none. `side` follows from the camera's height and how steep the line
-is in the picture alone: a wrong horizon hurts the curvature only, and where both lines are seen it is measured.
+both; how far the horizon lies below the camera's own; and how the road bends upwards. In the directions of
+edgecnn.adas.marks, with b = q - horizon, a line at `side` runs to first order as
+p = side (b / H + hill / 2b) + slope + curvature H / 2b. Every row of paint beside a predicted line is one measurement
+of it, and a gap between dashes is none. `side` follows from the camera's height and how steep the line is in the image
+alone: a wrong horizon hurts the curvature only, and where both lines are seen it is measured.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from edgecnn.adas.marks import Eye, MarkSettings, between, covered
 from edgecnn.adas.propose import Proposal, ProposeSettings, propose
 from edgecnn.scene import Bool, Picture
 
-LEFT, RIGHT, RATE, SLOPE, CURVATURE, HORIZON = range(6)
+LEFT, RIGHT, RATE, SLOPE, CURVATURE, HORIZON, HILL = range(7)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class LaneSettings:
     slope: tuple[float, float] = (0.03, 1.5)
     curvature: tuple[float, float] = (0.0015, 2.0)  # 1/m
     horizon: tuple[float, float] = (0.006, 0.7)  # rad: springs and hills
+    hill: tuple[float, float] = (0.0003, 2.0)  # 1/m, how the road bends upwards
     unknown_horizon: float = 0.07  # rad, deviation for a camera whose figures are not known
     horizon_learnt_s: float = 3.0  # in which such a camera's horizon becomes the mean
 
@@ -64,8 +66,8 @@ class LaneDetector:
 
     def reset(self) -> None:
         """Forget the lane, as after a hard cut. What was learnt of the camera's horizon stays."""
-        self._x = np.zeros(6)
-        self._p = np.zeros((6, 6))
+        self._x = np.zeros(7)
+        self._p = np.zeros((7, 7))
         self._live = np.zeros(2, bool)  # left, right: followed
         self._seen = np.zeros(2, bool)  # and told of
         self._evidence = np.zeros(2)
@@ -105,11 +107,13 @@ class LaneDetector:
         return Lane(float(left), float(right), float(self._x[SLOPE]), float(self._x[CURVATURE]), self._reach_m)
 
     def _predict(self, dt: float) -> None:
-        s, f, mean = self.settings, np.eye(6), np.zeros(6)
+        s, f, mean = self.settings, np.eye(7), np.zeros(7)
         mean[HORIZON] = self._mean
-        noise = np.zeros(6)
+        noise = np.zeros(7)
         for at, (sigma, tau) in zip(
-            (RATE, SLOPE, CURVATURE, HORIZON), (s.rate, s.slope, s.curvature, s.horizon), strict=True
+            (RATE, SLOPE, CURVATURE, HORIZON, HILL),
+            (s.rate, s.slope, s.curvature, s.horizon, s.hill),
+            strict=True,
         ):
             keep = math.exp(-dt / tau)
             f[at, at], noise[at] = keep, sigma * sigma * (1 - keep * keep)
@@ -157,9 +161,9 @@ class LaneDetector:
         self._seen = np.zeros(2, bool)
         self._evidence = np.full(2, 0.5 * (s.on + s.off))
         other = sides[::-1] + np.array([-1, 1]) * s.propose.width_m
-        self._x = np.array([*np.where(self._live, sides, other), 0.0, found.slope, found.curvature, found.horizon])
+        self._x = np.array([*np.where(self._live, sides, other), 0.0, found.slope, found.curvature, found.horizon, 0.0])
         spread = np.where(self._live, 0.15, 1.0)
-        self._p = np.diag(np.square([*spread, s.rate[0], 0.02, s.curvature[0], min(horizon_sigma, 0.02)]))
+        self._p = np.diag(np.square([*spread, s.rate[0], 0.02, s.curvature[0], min(horizon_sigma, 0.02), s.hill[0]]))
         if not self._learnt:
             self._mean = found.horizon
 
@@ -184,6 +188,11 @@ class LaneDetector:
         """How far below the horizon, as now believed; never nearer than what lies 200 m ahead."""
         return np.asarray(np.maximum(q - self._x[HORIZON], self.camera.height_m / 200))
 
+    def _closeness(self, q: F64) -> F64:
+        """One over the distance (N,), 1/m, of what is seen at q (N,), on a road that bends upwards with HILL."""
+        below, height_m = self._below(q), self.camera.height_m
+        return np.asarray(np.maximum(below / height_m + 0.5 * self._x[HILL] / below, 0.3 * below / height_m))
+
     def _follow(self, bgr: Picture, boxes: NDArray[np.float32], dt: float) -> None:
         """Paint beside each followed line corrects the state, and its share of the rows is the line's evidence."""
         s, height_m, lines = self.settings, self.camera.height_m, np.flatnonzero(self._live)
@@ -192,20 +201,20 @@ class LaneDetector:
         reach = s.gate_m + 2 * s.marks.side_m
         x = np.arange(-reach, reach + 1e-6, s.marks.step_m)
         across = (self._x[lines, None] + x).ravel()  # m; the strips beside one another are one look
-        strips = self._eye.sample(bgr, self._bend(q)[:, None] + across / distance[:, None], q)
+        strips = self._eye.sample(bgr, self._bend(q)[:, None] + across * self._closeness(q)[:, None], q)
         strips = strips.reshape(s.rows, len(lines), len(x)).swapaxes(0, 1).reshape(-1, len(x))
         # From here on a row of one strip is a row: N = lines * rows.
         side, distance, q = np.repeat(lines, s.rows), np.tile(distance, len(lines)), np.tile(q, len(lines))
         response, _ = self._eye.ridges(strips, distance)
         response[:, np.abs(x) > s.gate_m + 1e-6] = -1.0
         column = _innermost(response, side)
-        expected = self._x[side] / distance + self._bend(q)
+        expected = self._x[side] * self._closeness(q) + self._bend(q)
         u, v = self._eye.columns(expected, q), self._eye.rows(q)
         visible = (v < bgr.shape[0] - 1) & (u > 2) & (u < bgr.shape[1] - 3)
         visible &= ~covered(u, v, boxes)
         hit = np.flatnonzero(visible & (response[np.arange(len(column)), column] > 1))
         shift = between(response, hit, column[hit]) * s.marks.step_m + x[0]
-        fits = self._update(q[hit], expected[hit] + shift / distance[hit], side[hit])
+        fits = self._update(q[hit], expected[hit] + shift * self._closeness(q[hit]), side[hit])
         hit = hit[fits]
         self._judge(np.bincount(side[hit], minlength=2), np.bincount(side[visible], minlength=2), dt)
         far = float(distance[hit].max(initial=0.0))
@@ -218,16 +227,15 @@ class LaneDetector:
         """
         s, height_m, prior = self.settings, self.camera.height_m, self._x.copy()
         information = np.linalg.inv(self._p)
-        jacobian = np.zeros((len(q), 6))
+        jacobian = np.zeros((len(q), 7))
         for _ in range(s.iterations):
             below, here, curvature = self._below(q), self._x[side], self._x[CURVATURE]
-            expected = here * below / height_m + self._x[SLOPE] + 0.5 * curvature * height_m / below
-            jacobian[:, LEFT], jacobian[:, RIGHT] = (
-                (side == LEFT) * below / height_m,
-                (side == RIGHT) * below / height_m,
-            )
+            close = self._closeness(q)
+            expected = here * close + self._x[SLOPE] + 0.5 * curvature * height_m / below
+            jacobian[:, LEFT], jacobian[:, RIGHT] = (side == LEFT) * close, (side == RIGHT) * close
             jacobian[:, SLOPE], jacobian[:, CURVATURE] = 1.0, 0.5 * height_m / below
             jacobian[:, HORIZON] = 0.5 * curvature * height_m / below**2 - here / height_m
+            jacobian[:, HILL] = 0.5 * here / below
             sigma = np.hypot(s.sigma_m * below / height_m, s.sigma_px / self.camera.fx)
             pull = (p - expected) / sigma
             weight = 1 / ((1 + np.square(pull / s.doubt)) * s.rows_alike * sigma * sigma)
@@ -266,7 +274,7 @@ class LaneDetector:
         """Once we are across a line, it is the other line of the next lane."""
         for line, across_m in ((LEFT, self._x[LEFT]), (RIGHT, -self._x[RIGHT])):
             if self._live[line] and across_m > self.settings.propose.inside_m:
-                swap = np.array([RIGHT, LEFT, RATE, SLOPE, CURVATURE, HORIZON])
+                swap = np.array([RIGHT, LEFT, RATE, SLOPE, CURVATURE, HORIZON, HILL])
                 self._x, self._p = self._x[swap], self._p[np.ix_(swap, swap)]
                 self._live, self._seen, self._evidence = self._live[::-1], self._seen[::-1], self._evidence[::-1]
                 self._live[line] = self._seen[line] = False
