@@ -1,7 +1,7 @@
 """Lane-departure warning: when a wheel is about to cross a line of our lane, or has.
 
 What is judged is the wheel's distance to the line and how fast it shrinks, both from a straight line fitted to the last
-half second. Turn signals are not known, so a meant lane change is warned of as well.
+fraction of a second. Turn signals are not known, so a meant lane change is warned of as well.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from edgecnn.adas.camera import F64
 from edgecnn.adas.event import NOBODY, Event
 from edgecnn.adas.lane import Lane
+from edgecnn.scene import Bool
 
 KINDS = ("ldw_left", "ldw_right")
 
@@ -23,14 +24,14 @@ class DepartureSettings:
     half_width_m: float = 0.9  # from the camera to the outside of a front wheel
     crossing_s: float = 0.6  # warn if the wheel will be on the line within this ...
     near_m: float = 0.6  # ... and is nearer than this
-    back_m: float = 0.15  # a warning ends when the wheel is this far inside again, and not about to cross
+    back_m: float = 0.15  # a warning ends when the wheel is this far inside again and moves back, or beyond `near_m`
     rearm_m: float = 0.25  # and none follows on that side before it was this far inside
     leaving_mps: float = 0.1  # a wheel over the line that comes back faster than this is not warned of
     frames: int = 2  # in a row that must say so
-    window_s: float = 0.5  # of distances that the fit looks at
-    least_s: float = 0.25  # the time that they must span
+    window_s: float = 0.7  # of distances that the fit looks at
+    least_s: float = 0.3  # the time that they must span
     jump_m: float = 0.5  # a line that moves farther in one frame is another line
-    lost_s: float = 0.6  # a warning ends when the line was not seen for this long
+    lost_s: float = 0.8  # a warning ends when the line was not seen for this long; at least window_s
     on_mps: float = 60 / 3.6  # active from this speed on, where our speed is known ...
     off_mps: float = 55 / 3.6  # ... and until it falls below this
 
@@ -46,6 +47,7 @@ class LaneDepartureWarning:
         """Forget all, as after a hard cut; warnings that are on end without an event."""
         self._t: F64 = np.zeros(0)  # (K,) s
         self._distance: F64 = np.zeros((0, 2))  # (K, 2) m from the wheel to the line; nan = not seen
+        self._last = np.full(2, np.nan)  # m, when it was seen last
         self._armed = np.ones(2, bool)
         self._on = np.zeros(2, bool)
         self._count = np.zeros(2, np.int64)
@@ -68,7 +70,7 @@ class LaneDepartureWarning:
         with np.errstate(invalid="ignore"):  # nan: not seen, or not for long enough
             danger = (distance < s.near_m) & (distance < np.maximum(closing * s.crossing_s, 0))
             danger &= closing > -s.leaving_mps
-            inside = (distance > s.back_m) & ~danger
+            inside = ((distance > s.back_m) & (closing < 0)) | (distance > s.near_m)
             well_inside = distance > s.rearm_m
         self._count = np.where(danger, self._count + 1, 0)
         lost = jumped | ~np.isfinite(self._distance).any(axis=0)
@@ -88,15 +90,13 @@ class LaneDepartureWarning:
             for side in np.flatnonzero(begins | ends)
         )
 
-    def _record(self, now_s: float, seen: F64) -> bool:
-        """Keep distances (2,); whether they are those of other lines than before, which are then forgotten."""
+    def _record(self, now_s: float, seen: F64) -> Bool:
+        """Keep distances (2,); whether each is that of another line than before, whose distances are then forgotten."""
         keep = now_s - self._t <= self.settings.lost_s
-        before = self._distance[keep]
-        last = np.array([column[np.isfinite(column)][-1:].mean() if np.isfinite(column).any() else np.nan for column in before.T])
-        jumped = bool((np.abs(seen - last) > self.settings.jump_m).any())
-        if jumped:
-            before = np.full_like(before, np.nan)
-        self._t, self._distance = np.append(self._t[keep], now_s), np.vstack([before, seen])
+        jumped = np.asarray(np.abs(seen - self._last) > self.settings.jump_m)
+        self._last = np.where(np.isfinite(seen), seen, self._last)
+        self._t = np.append(self._t[keep], now_s)
+        self._distance = np.vstack([np.where(jumped, np.nan, self._distance[keep]), seen])
         return jumped
 
     def _fit(self, now_s: float) -> tuple[F64, F64]:

@@ -1,10 +1,10 @@
 """Where paint is on the road: narrow strips brighter, or yellower, than the road on both sides of them.
 
-The road is looked at in points that lie evenly on it, not in pixels: a line is then as wide far away as near. Nothing but
-those points is ever computed, so the price doesn't depend on the frame's size.
+The road is looked at in points that lie evenly on it, not in pixels: a line is then as wide far away as near. Only
+those points are ever computed, so the price doesn't depend on the frame's size.
 
-Directions are tangents: `p` to the right and `q` downwards from the camera's own horizon, both without the camera's pitch,
-so that a point of flat road `z` metres ahead has q = height / z and p = right / z.
+Directions are tangents: `p` to the right and `q` downwards from the camera's own horizon, both without the camera's
+pitch, so that a point of flat road `z` metres ahead has q = height / z and p = right / z.
 """
 
 from __future__ import annotations
@@ -57,13 +57,14 @@ class Eye:
         u = self.columns(p, q[:, None]).astype(np.float32) - np.float32(0.5)  # OpenCV counts from the pixel's middle
         v = np.broadcast_to(self.rows(q)[:, None].astype(np.float32) - np.float32(0.5), u.shape)
         points = cv2.remap(bgr, u, np.ascontiguousarray(v), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(cv2.transform(points.astype(np.float32), _PAINT)).reshape(u.shape)
+        return np.asarray(cv2.transform(points.astype(np.float32), _PAINT), np.float32).reshape(u.shape)
 
     def ridges(self, strips: NDArray[np.float32], distance_m: F64) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """How far each point of strips (R, C), `step_m` apart, stands out from the road on both sides (R, C), in
-        multiples of what paint must; above 1 it may be a line. Rows are `distance_m` (R,) away.
+        """Of strips (R, C), points `step_m` apart in rows `distance_m` (R,) away: how far each stands out (R, C), in
+        multiples of what paint must, above 1 it may be a line; and the strips, smoothed.
 
-        The side is that of Bertozzi and Broggi, "GOLD", IEEE TIP 1998, section III-B: brighter than left and right.
+        Paint is brighter than the road to its left and to its right: Bertozzi and Broggi, "GOLD", IEEE Transactions on
+        Image Processing 7(1), 1998.
         """
         s = self.settings
         smooth = cv2.sepFilter2D(strips, cv2.CV_32F, _SMOOTH, np.ones(1, np.float32), borderType=cv2.BORDER_REPLICATE)
@@ -79,7 +80,7 @@ class Eye:
         least = np.maximum(s.noise * grain, s.contrast)
         response = np.minimum(step, smooth - right) / least
         response[:, :1] = response[:, last:] = -1.0
-        return response.astype(np.float32), smooth
+        return np.asarray(response, np.float32), np.asarray(smooth, np.float32)
 
 
 def covered(u: F64, v: F64, boxes: NDArray[np.float32], margin: float = 0.05) -> Bool:
@@ -89,7 +90,8 @@ def covered(u: F64, v: F64, boxes: NDArray[np.float32], margin: float = 0.05) ->
     wide = (boxes[:, 2:] - boxes[:, :2]) * margin
     low, high = boxes[:, :2] - wide, boxes[:, 2:] + wide
     points = np.stack([u, v], axis=1)[:, None]
-    return np.asarray(((points > low) & (points < high)).all(axis=2).any(axis=1))
+    inside: Bool = np.all((points > low) & (points < high), axis=2)  # (N, M)
+    return np.asarray(inside.any(axis=1), bool)
 
 
 def between(response: NDArray[np.float32], row: NDArray[np.int64], column: NDArray[np.int64]) -> F64:

@@ -43,14 +43,24 @@ class Proposal:
 
 
 def propose(
-    settings: ProposeSettings, p: F64, q: F64, *, height_m: float, horizon: float, horizon_sigma: float
+    settings: ProposeSettings,
+    p: F64,
+    q: F64,
+    bends: tuple[float, ...],
+    *,
+    height_m: float,
+    horizon: float,
+    horizon_sigma: float,
 ) -> Proposal | None:
-    """The best pair, or single line, through points p, q (N,), or None. The horizon is expected at q = `horizon`."""
+    """The best pair, or single line, of one of the curvatures `bends` through points p, q (N,), or None.
+
+    The horizon is expected at q = `horizon`, give or take `horizon_sigma`.
+    """
     if len(p) < settings.least:
         return None
     best: tuple[float, Proposal] | None = None
     middle = float(np.median(q))
-    for bend in settings.bends:
+    for bend in bends:
         straight = p - 0.5 * bend * height_m / np.maximum(q - horizon, 0.01)
         votes = _vote(straight, q - middle, 1.0 / height_m)
         found = _best(settings, votes, bend, middle, height_m, horizon, horizon_sigma)

@@ -136,6 +136,11 @@ class Drive:
         """The one to be warned of in frame i; None where the scenario has none."""
         return self._dangers[i]
 
+    @property
+    def where(self) -> tuple[str, str]:
+        """Kind of road and light: ("motorway", "rain")."""
+        return self._setting.layout.kind, self._setting.light.name
+
     def view(self, i: int) -> View:
         """The camera of frame i with its shake."""
         snap, (pitch, roll, lift) = self._snapshots[i], self._shake[i]
