@@ -120,7 +120,12 @@ def unit(expect: ExpectSection) -> str:
 
 
 def judge_scenarios(
-    bundle: Bundle, scenarios: Sequence[Scenario], *, trials: int = TRIALS, seed: int = SEED, precision: Precision = "int8"
+    bundle: Bundle,
+    scenarios: Sequence[Scenario],
+    *,
+    trials: int = TRIALS,
+    seed: int = SEED,
+    precision: Precision = "int8",
 ) -> ScenariosReport:
     """Every scenario with the seeds `seed`, `seed` + 1, ... through the bundle's detector and the loop.
 

@@ -14,11 +14,38 @@ from edgecnn.cli import cache, calibrate, lint, predict, scenarios, sense, stage
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
-__all__ = ["app", "cache", "calibrate", "lint", "main", "predict", "scenarios", "sense", "stages", "targets", "track", "use", "xray"]
+__all__ = [
+    "app",
+    "cache",
+    "calibrate",
+    "lint",
+    "main",
+    "predict",
+    "scenarios",
+    "sense",
+    "stages",
+    "targets",
+    "track",
+    "use",
+    "xray",
+]
 
 HELP = (  # the order in which they are listed
     *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache"),
-    *("targets", "predict", "run", "track", "bench", "check", "scenarios", "report", "explain", "classify", "doctor", "zoo"),
+    *(
+        "targets",
+        "predict",
+        "run",
+        "track",
+        "bench",
+        "check",
+        "scenarios",
+        "report",
+        "explain",
+        "classify",
+        "doctor",
+        "zoo",
+    ),
 )
 app.registered_commands.sort(key=lambda command: HELP.index(getattr(command.callback, "__name__", "")))
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings

@@ -93,7 +93,7 @@ class Drive:
         if self.scenario:
             self._props = in_sight(self._props, self.scenario, self._setting.layout)
             self._props += gantries(self.scenario, self._setting.layout, rng)
-        self._shake = _shake(rng, times)
+        self._shake = shake(rng, times)
         self._sprites = Sprites(self.camera, self._setting.light)
 
     camera: Camera
@@ -165,7 +165,7 @@ class Drive:
         return Frame(i, round(i * 1e9 / self.fps), bgr, snap.speed), truth, ego
 
 
-def _shake(rng: np.random.Generator, times: NDArray[np.float64]) -> NDArray[np.float64]:
+def shake(rng: np.random.Generator, times: NDArray[np.float64]) -> NDArray[np.float64]:
     """(N, 3) pitch rad, roll rad, lift m: a car on its springs at 1 to 2 Hz and the buzz of the mount."""
     out = np.zeros((len(times), 3))
     for column, size in enumerate((0.0022, 0.003, 0.012)):
