@@ -1,12 +1,13 @@
 """How a detector errs on simulated drives, frame by frame: `python benchmarks/detector_noise.py BUNDLE`.
 
-Boxes against the truth (the best pairs of IoU >= 0.3), by height: errors in px as half the range that holds 68 per cent,
-what of them changes within a time, misses, scores, and boxes on nobody. benchmarks/false_alarms.py has its figures.
+Boxes against the truth (the best pairs of IoU >= 0.3), by height: errors in px as half the range that holds 68 per
+cent, what of them changes within a time, misses, scores, and boxes on nobody. benchmarks/false_alarms.py has its figures.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def main() -> None:
 def report(table: np.ndarray, strong: float) -> None:
     lags = [f"left, width after {lag / FPS:.2f} s" for lag in LAGS]
     out = [("height px", "boxes", "missed", "weak", "score", "left", "bottom", "width", "mean width", *lags)]
-    for low, high in zip(HEIGHTS, HEIGHTS[1:], strict=False):
+    for low, high in pairwise(HEIGHTS):
         part = table[(table[:, HEIGHT] >= low) & (table[:, HEIGHT] < high)]
         hit = part[(part[:, SCORE] > 0) & (part[:, WHOLE] > 0)]
         width = hit[:, RIGHT] - hit[:, LEFT]

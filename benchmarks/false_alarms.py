@@ -2,7 +2,8 @@
 
 Simulated traffic on motorways, country roads and in towns; everybody, and we, by the Intelligent Driver Model. The
 true boxes, disturbed as benchmarks/detector_noise.py found roadnet's to be, go through the tracker and the scene
-analysis at the times at which the loop detects: every third of 25 frames a second, all while something closes in.
+analysis at the times at which the loop detects: every third of 25 frames a second, all while something closes in. Our
+lane's course is given as it is.
 
 A forward-collision or pedestrian alarm is false where its object was no danger from 1 s before to 2 s after: less than
 5 s from us at the closing speed of a moment, and within 0.5 m of our path then or on arrival. A headway alarm is false
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.adas import Camera, SceneAnalysis, Schedule, ScheduleSettings
+from edgecnn.adas import Camera, Lane, SceneAnalysis, Schedule, ScheduleSettings
 from edgecnn.check.scenarios import Alert, judge_trial
 from edgecnn.data.scenario import Scenario, find_scenario, names
 from edgecnn.data.simulator import camera as lens
@@ -44,6 +45,7 @@ I64 = NDArray[np.int64]
 FPS, EVERY, SCORE = 25.0, 3, 0.3  # of the loop: recipes/adas.yaml
 WIDTH, HEIGHT = 640, 384
 DRIVE_S = 30.0
+LANE_M = 35.0  # how far ahead our lane is taken to be seen
 DANGER_S, ASIDE_M, BEFORE_S, AFTER_S, HEADWAY_S = 5.0, 0.5, 1.0, 2.0, 0.9
 
 
@@ -128,7 +130,7 @@ class Detector:
 
 
 def true_boxes(view: lens.View, things: tuple[Thing, ...]) -> tuple[list[Thing], F64, F64]:
-    """Those in sight, their boxes (N, 4) px, clipped, and the shares (N,) that nearer ones hide: cuboids, all at once."""
+    """Those in sight, their boxes (N, 4) px, clipped, and the shares (N,) that nearer ones hide. They are cuboids."""
     cam = view.camera
     ahead = [t for t in things if 2.0 < t.near() - view.s < 130.0]
     if not ahead:
@@ -202,9 +204,16 @@ class Logic:
         self.wander, self.yaw = drift(rng, self.times, world.ego.speed, wander_m)
         self._shake = shake(rng, self.times)
         self._tracker = Tracker(Settings(high=SCORE, low=SCORE / 3, birth=SCORE + 0.1), FPS)
-        known = Camera(camera.fx, camera.fy, camera.cx, camera.cy, camera.height_m, camera.pitch_rad)
+        known = Camera(
+            camera.fx, camera.fy, camera.cx, camera.cy, camera.height_m, camera.pitch_rad, bumper_m=CAMERA_TO_BUMPER
+        )
         self._analysis = SceneAnalysis(None, known, (WIDTH, HEIGHT))
         self._schedule = Schedule(ScheduleSettings(every=EVERY, unsure=UNSURE * SCORE))
+
+    def _lane(self, view: lens.View) -> Lane:
+        """The course of our lane, as it is."""
+        bend = self._profile.curvature(view.s)
+        return Lane(math.nan, math.nan, -math.tan(view.yaw), bend, LANE_M)
 
     def __iter__(self) -> Iterator[tuple[float, Snapshot, list[Alarm]]]:
         """Time, truth and the alarms that began, of every detector frame."""
@@ -223,7 +232,9 @@ class Logic:
             found = self._detector(ids, boxes, label, hidden, t, t - before, snap.speed)
             t_ns = round(t * 1e9)
             tracks = self._tracker.step(found, t_ns, frame_size=(WIDTH, HEIGHT))
-            scene = self._analysis.step(tracks, t_ns, measured=self._tracker.measured, frame=k)
+            scene = self._analysis.step(
+                tracks, t_ns, measured=self._tracker.measured, frame=k, lane=self._lane(view), speed_mps=snap.speed
+            )
             alarms = []
             for event in scene.warnings:
                 if event.kind.endswith("_on"):

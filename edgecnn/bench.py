@@ -22,7 +22,7 @@ from edgecnn.cpu import cpu
 from edgecnn.errors import InputError
 from edgecnn.progress import note, tracked
 from edgecnn.run import Pipeline, RunSettings, open_source
-from edgecnn.run.runner import versions
+from edgecnn.run.tally import versions
 from edgecnn.run.timing import WORKING, Laps, StageTimes, percentiles
 from edgecnn.scene import Frame
 from edgecnn.vision import Preprocess

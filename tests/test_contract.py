@@ -50,7 +50,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "cuda", "pycuda"},
     ),
     "track": ({"errors", "scene", "backends"}, {"numpy", "scipy", "cv2"}),
-    "adas": ({"errors", "scene", "track"}, {"numpy"}),
+    "adas": ({"errors", "scene", "track"}, {"numpy", "cv2"}),
     "run": (BASE | {"vision", "backends", "track", "adas", "data"}, {"numpy", "cv2", "av"}),
     "doctor": ({"build", "cpu"}, {"av"}),
     "bench": (BASE | {"cpu", "vision", "backends", "run"}, {"numpy", "rich"}),

@@ -26,8 +26,9 @@ from edgecnn.errors import InputError, ModelError
 from edgecnn.run import Pipeline, RunSettings, Source, open_source, run
 from edgecnn.run.draw import Painter, corridor
 from edgecnn.run.loop import loop, reduced
+from edgecnn.run.modes import Status
+from edgecnn.run.readers import VideoReader, redact
 from edgecnn.run.sinks import EventSink, VideoSink
-from edgecnn.run.sources import VideoReader, redact
 from edgecnn.run.timing import Laps, StageTimes
 from edgecnn.scene import Frame
 
@@ -512,7 +513,8 @@ def test_what_was_written_until_a_stop_is_kept(bundle: Bundle, tmp_path: Path, e
     with av.open(str(tmp_path / "out" / "annotated.mp4")) as container:
         assert len(list(container.decode(video=0))) == 7
     lines = (tmp_path / "out" / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["index"] for line in lines[1:]] == list(range(7))
+    frames = [line for line in map(json.loads, lines) if line["type"] == "frame"]
+    assert [line["index"] for line in frames] == list(range(7))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert (summary["frames"], summary["complete"]) == (7, False)
     assert not [p.name for p in (tmp_path / "out").iterdir() if p.name.startswith(".")]
@@ -552,7 +554,7 @@ def test_video_of_odd_size_and_of_dropped_frames(tmp_path: Path) -> None:
 def test_events_are_strict_json_with_null_for_never(bundle: Bundle, tmp_path: Path) -> None:
     result = pipeline(bundle).step(Frame(0, 0, lamp_picture(5, 3)))
     sink = EventSink(tmp_path / "events.jsonl", {"source": "here"}, CLASSES)
-    sink.write(result)
+    sink.put((result, Status()))
     sink.close()
 
     def refuse(token: str) -> None:
@@ -583,7 +585,7 @@ def test_drawing_leaves_the_frame_alone_and_marks_the_box(bundle: Bundle) -> Non
     picture = cv2.resize(lamp_picture(5, 3), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST)
     before = picture.copy()
     result = steps.step(Frame(0, 0, picture))
-    drawn = Painter(CLASSES)(result, steps.camera, ms=1.0)
+    drawn = Painter(CLASSES)(result, steps.camera, Status(ms=1.0))
     np.testing.assert_array_equal(picture, before)
     changed = np.abs(drawn.astype(int) - picture).max(2) > 30
     left, top, right, bottom = result.tracks.xyxy[0].round().astype(int)

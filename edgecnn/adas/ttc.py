@@ -9,30 +9,33 @@ Collision Warning with a Single Camera", IEEE IV 2004.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.adas.bounds import within
 from edgecnn.adas.memory import ById
 from edgecnn.scene import F32, I64, Bool
 
 F64 = NDArray[np.float64]
+_HANKEL = np.add.outer(np.arange(3), np.arange(3))  # which power of t stands where in the normal equations
 
 
 @dataclass(frozen=True)
 class TtcSettings:
-    window_s: float = 1.5  # of measurements that the fit looks at
-    capacity: int = 64  # measurements kept a track
-    least: int = 6  # measurements before there is an estimate ...
-    least_s: float = 0.5  # ... and the time that they span
-    noise_px: float = 0.7  # expected deviation of a side of a detected box; the residuals correct it
-    memory_s: float = 0.2  # a detector's errors last: what two boxes this far apart have in common is 1/e
-    noise_weight: float = 5.0  # ... and count as much as this many residuals
-    acceleration: float = 2.0  # expected deviation of the relative acceleration, m/s²: most leads drive steadily ...
-    size_m: float = 1.6  # ... of an object of this size sqrt(wh): together they bound c2
-    border_px: float = 2.0  # a box this close to the picture's edge is cut off by it
+    window_s: float = field(metadata=within(0.2, 10))  # of measurements that the fit looks at
+    kept_boxes: int = field(metadata=within(4, 1000))  # measurements kept a track
+    least_boxes: float = field(metadata=within(3, 100))  # measurements before there is an estimate ...
+    least_s: float = field(metadata=within(0, 5))  # ... and the time that they span
+    noise_px: float = field(metadata=within(0.01, 20))  # expected deviation of a side of a detected box; ...
+    noise_boxes: float = field(
+        metadata=within(0, 100)
+    )  # ... it counts as much as this many residuals, which correct it
+    acceleration_mps2: float = field(metadata=within(0.01, 20))  # expected deviation of the relative acceleration: ...
+    size_m: float = field(metadata=within(0.1, 10))  # ... of an object of this size sqrt(wh): together they bound c2
+    border_px: float = field(metadata=within(0, 50))  # a box this close to the picture's edge is cut off by it
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,13 @@ class Contact:
     c: F64  # (N, 3) c0, c1, c2; c0 is about 1
     covariance: F64  # (N, 3, 3)
     known: Bool  # (N,)
+    touch: F64 | float = 0.0  # (N,) y at contact: 0 at the camera, (bumper's distance) / (distance now) at our bumper
 
     @cached_property
     def ttc_s(self) -> F64:
         """(N,) inf = not closing in, or not known yet."""
-        return np.where(self.known, contact_time(*self.c.T), np.inf)
+        c0, c1, c2 = self.c.T
+        return np.where(self.known, contact_time(np.maximum(c0 - self.touch, 1e-3), c1, c2), np.inf)
 
     @cached_property
     def sigma_s(self) -> F64:
@@ -62,13 +67,17 @@ class Contact:
         """(N,) d ln(size) / dt now, 1/s; nan = not known yet."""
         return np.where(self.known, -self.c[:, 1] / self.c[:, 0], np.nan)
 
+    def touching(self, y: F64) -> Contact:
+        """The same, with contact where y(t) = `y` (N,): before it is at the camera."""
+        return replace(self, touch=y)
+
     def surely_within(self, seconds: float) -> F64:
-        """(N,) by how many standard deviations y is below 0 after `seconds`: how sure contact is by then.
+        """(N,) by how many standard deviations y is below `touch` after `seconds`: how sure contact is by then.
 
         y(t) is linear in the fit, so its error is Gaussian; that of the time to collision, a quotient, is not.
         """
         t = np.full(len(self.c), seconds)
-        y = self.c @ np.array([1.0, seconds, seconds * seconds])
+        y = self.c @ np.array([1.0, seconds, seconds * seconds]) - self.touch
         return np.where(self.known, -y / np.maximum(self._deviation(t), 1e-9), -np.inf)
 
     def _deviation(self, t: F64) -> F64:
@@ -98,16 +107,16 @@ class TimeToCollision:
         self.reset()
 
     def reset(self) -> None:
-        none = np.full(self.settings.capacity, np.nan)
-        self._memory = ById(time=none, log_size=none, sigma=none, log_side=np.zeros(2), whole=np.zeros(2, bool))
+        past = np.full((3, self.settings.kept_boxes), np.nan)  # time, log_size, sigma; the newest last
+        self._memory = ById(past=past, log_side=np.zeros(2), whole=np.zeros(2, bool))
 
     def step(self, ids: I64, measured: F32, now_s: float) -> Contact:
         """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now."""
         seen = ~np.isnan(measured).any(axis=1)
         self._record(ids[seen], measured[seen].astype(np.float64), now_s)
         rows = self._memory.rows(ids)
-        contact = self._fit(self._memory["time"][rows] - now_s, rows)
-        age = now_s - self._memory["time"][:, -1]
+        contact = self._fit(rows, now_s)
+        age = now_s - self._memory["past"][:, 0, -1]
         self._memory.keep(age <= self.settings.window_s)
         return contact
 
@@ -118,53 +127,52 @@ class TimeToCollision:
         limit = np.array([self._width, self._height]) - edge
         whole = (boxes[:, :2] > edge) & (boxes[:, 2:] < limit)  # (N, 2) width, height
         rows = memory.rows(ids)
-        first = np.isnan(memory["time"][rows, -1])
+        newest = memory["past"][rows, :, -1]
+        first = np.isnan(newest[:, 0])
         log_side = np.log(side)
         usable = whole & (memory["whole"][rows] | first[:, None])
         count = usable.sum(axis=1)
         change = np.where(usable, log_side - np.where(first[:, None], 0, memory["log_side"][rows]), 0)
-        before = np.where(first, 0, memory["log_size"][rows, -1])
+        before = np.where(first, 0, newest[:, 1])
         log_size = before + change.sum(axis=1) / np.maximum(count, 1)
         sigma = np.sqrt((usable / side**2).sum(axis=1)) * self.settings.noise_px / np.maximum(count, 1)
         memory["log_side"][rows], memory["whole"][rows] = log_side, whole
         good = count > 0  # no side to measure: the next increment starts from here, and nothing is recorded
-        for name, values in (("time", np.full(len(rows), now_s)), ("log_size", log_size), ("sigma", sigma)):
-            column = memory[name]
-            column[rows[good], :-1] = column[rows[good], 1:]
-            column[rows[good], -1] = values[good]
+        at = rows[good]
+        memory["past"][at, :, :-1] = memory["past"][at, :, 1:]
+        memory["past"][at, :, -1] = np.stack([np.full(len(rows), now_s), log_size, sigma], axis=1)[good]
 
-    def _news(self, time: F64) -> F64:
-        """(N, K) how much each measurement adds to the one before it: (1 - r) / (1 + r) at a correlation r of their
-        errors, the efficiency of a mean of such values (Bartlett, 1946). Twice as many boxes a second know no more."""
-        apart = np.diff(time, axis=1, prepend=np.nan)
-        r = np.exp(np.nan_to_num(-apart / self.settings.memory_s, nan=-np.inf))
-        return np.asarray((1 - r) / (1 + r))
-
-    def _fit(self, time: F64, rows: I64) -> Contact:
+    def _fit(self, rows: I64, now_s: float) -> Contact:
         """Weighted least squares of the quadratic, with a prior on c2; then once more with outliers weakened."""
-        s, n = self.settings, len(rows)
+        s, past = self.settings, self._memory["past"][rows]
+        time = past[:, 0] - now_s
         used = time >= -s.window_s
-        t = np.where(used, time, 0.0)
-        log_size = np.where(used, self._memory["log_size"][rows], 0.0)
+        t, log_size, sigma = np.where(used, time, 0.0), np.where(used, past[:, 1], 0.0), np.where(used, past[:, 2], 1.0)
         y = np.exp(log_size[:, -1:] - log_size)
-        weight = np.where(used, 1 / np.square(y * np.where(used, self._memory["sigma"][rows], 1.0)), 0.0)
-        weight *= self._news(time)
-        basis = np.stack([np.ones_like(t), t, t * t], axis=-1)  # (N, K, 3)
+        power = np.empty((len(rows), 5, t.shape[1]))  # 1, t, ... t⁴: the normal equations hold their weighted sums
+        power[:, 0], power[:, 1] = 1.0, t
+        for k in (2, 3, 4):
+            np.multiply(power[:, k - 1], t, out=power[:, k])
         # c2 = a / 2Z, and Z = focal length × size in metres / size in px.
         size_px = np.exp(0.5 * self._memory["log_side"][rows].sum(axis=1))
-        likely = s.acceleration * size_px / (2 * self._focal_px * s.size_m)
-        prior = np.zeros((n, 3, 3))
-        prior[:, [0, 1, 2], [0, 1, 2]] = np.stack([np.full(n, 1e-6), np.full(n, 1e-6), likely**-2], axis=1)
-        freedom = np.maximum(used.sum(axis=1) - 2, 0)
-        spread = np.ones(n)
-        for _ in range(2):
-            weighted = basis * (weight / spread[:, None])[..., None]
-            covariance = np.linalg.inv(np.swapaxes(weighted, 1, 2) @ basis + prior)
-            c = (covariance @ (weighted * y[..., None]).sum(axis=1)[..., None])[..., 0]
-            pull = np.abs(y - (basis @ c[..., None])[..., 0]) * np.sqrt(weight)
-            spread = ((pull * pull).sum(axis=1) + s.noise_weight) / (freedom + s.noise_weight)
-            weight = weight / np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])  # Huber's weights
+        likely = s.acceleration_mps2 * size_px / (2 * self._focal_px * s.size_m)
+
+        prior = np.tile(np.diag([1e-6, 1e-6, 0.0]), (len(rows), 1, 1))
+        prior[:, 2, 2] = likely**-2
+
+        def solve(weight: F64) -> tuple[F64, F64]:
+            normal = (power @ weight[..., None])[:, _HANKEL, 0]
+            covariance = np.asarray(np.linalg.inv(normal + prior), np.float64)
+            return (covariance @ (power[:, :3] @ (weight * y)[..., None]))[..., 0], covariance
+
+        weight = used / np.square(y * sigma)
+        c, _ = solve(weight)
+        count = used.sum(axis=1)
+        pull = np.abs(y - (c[:, None] @ power[:, :3])[:, 0]) * np.sqrt(weight)
+        spread = ((pull * pull).sum(axis=1) + s.noise_boxes) / (np.maximum(count - 2, 0) + s.noise_boxes)
+        huber = np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])
+        c, covariance = solve(weight / (huber * spread[:, None]))
         c[:, 0] = np.maximum(c[:, 0], 1e-3)
-        oldest = np.min(t, axis=1, initial=0.0)
-        known = (used.sum(axis=1) >= s.least) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
+        oldest = t.min(axis=1, initial=0.0)
+        known = (count >= s.least_boxes) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
         return Contact(c, covariance, known)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, scenarios, sense, stages, targets, track, use, xray
+from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, stages, targets, track, use, xray
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
@@ -21,6 +21,7 @@ __all__ = [
     "lint",
     "main",
     "predict",
+    "run",
     "scenarios",
     "sense",
     "stages",

@@ -3,69 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from edgecnn.cli.common import BundlePath, Json, Precision, app, columns, show
+from edgecnn.cli.common import BundlePath, Json, app, columns, show
 from edgecnn.errors import GateFailed, MissingDependency
-
-if TYPE_CHECKING:
-    from edgecnn.run.runner import SinkName
-
-
-@app.command()
-def run(
-    bundle: BundlePath,
-    source: Annotated[
-        str, typer.Option(help="FILE, FOLDER, sim:SEED, sim:SCENARIO:SEED, /dev/videoN, rtsp://... or http://...")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For what the sinks write; runs/NAME-SOURCE unless given.")
-    ] = None,
-    sink: Annotated[
-        str, typer.Option(help="video,json: an annotated video and events.jsonl; or one of them; or none.")
-    ] = "video,json",
-    every: Annotated[
-        int | None, typer.Option(metavar="K", min=1, help="Detect in every k-th frame; the recipe's unless given.")
-    ] = None,
-    precision: Annotated[
-        Precision,
-        typer.Option(
-            help="auto: the engine if it runs here, else INT8 or FP32, as suits the CPU; openvino: INT8 by OpenVINO."
-        ),
-    ] = Precision.auto,
-    threads: Annotated[int, typer.Option(min=0, help="Of inference on a CPU; 0: every core but one.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Detect and track on a video, camera or drive."""
-    sinks = _sinks(sink)
-    import re
-    from dataclasses import asdict
-
-    from edgecnn.bundle import Bundle
-    from edgecnn.run import RunSettings, open_source
-    from edgecnn.run import run as run_bundle
-
-    opened = Bundle.read(bundle)
-    settings = RunSettings.of(opened, detect_every=every, precision=precision.value, threads=threads)
-    stream = open_source(source)
-    slug = re.sub(r"[^\w.-]+", "-", Path(stream.name).stem).strip("-")
-    folder = out or Path("runs") / f"{opened.name}-{slug}"
-    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks)
-    made = [str(path) for path in summary.files.values() if isinstance(path, str)]
-    line = (
-        f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f}/s) with {summary.role}; detector in "
-        f"{summary.detector_frames}, {summary.tracks} tracks, {summary.cuts} cuts, {len(summary.events)} events"
-    )
-    show(as_json, (asdict(summary), "\n".join([line, *made])))
-
-
-def _sinks(text: str) -> list[SinkName]:
-    names: dict[str, list[SinkName]] = {"video": ["video"], "json": ["events"], "none": []}
-    if unknown := [name for name in text.split(",") if name not in names]:
-        raise typer.BadParameter(f"'{unknown[0]}' is none of {', '.join(names)}", param_hint="--sink")
-    return [sink for name in text.split(",") for sink in names[name]]
 
 
 @app.command()

@@ -94,18 +94,27 @@ def write_tracks(path: Path, frames: Sequence[Tracks], recording: Recording) -> 
     """A line a track and frame, in the recording's format; atomically."""
     lines = []
     for number, tracks in enumerate(frames, FIRST[recording.format]):
+        if recording.format == "mot":
+            lines += mot_lines(number, tracks)
+            continue
         for id, (left, top, right, bottom), score, label in zip(
             tracks.id, tracks.xyxy.astype(float), tracks.score, tracks.label, strict=True
         ):
-            if recording.format == "mot":
-                box = f"{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f}"
-                lines.append(f"{number},{id},{box},{score:.4f},-1,-1,-1")
-            else:
-                box = f"{left:.2f} {top:.2f} {right:.2f} {bottom:.2f}"
-                unknown = "-1 -1 -1 -1000 -1000 -1000 -10"
-                lines.append(f"{number} {id} {recording.classes[label]} -1 -1 -10 {box} {unknown} {score:.4f}")
+            box = f"{left:.2f} {top:.2f} {right:.2f} {bottom:.2f}"
+            unknown = "-1 -1 -1 -1000 -1000 -1000 -10"
+            lines.append(f"{number} {id} {recording.classes[label]} -1 -1 -10 {box} {unknown} {score:.4f}")
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+
+
+def mot_lines(number: int, tracks: Tracks) -> list[str]:
+    """MOTChallenge's text of the frame `number`, from 1: number, id, left, top, width, height, score."""
+    return [
+        f"{number},{id},{left:.2f},{top:.2f},{right - left:.2f},{bottom - top:.2f},{score:.4f},-1,-1,-1"
+        for id, (left, top, right, bottom), score in zip(
+            tracks.id, tracks.xyxy.astype(float), tracks.score, strict=True
+        )
+    ]
 
 
 def _index(rows: list[int]) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""Where results go: an annotated video, and one JSON object a line.
+"""Where results go: an annotated video, one JSON object a line, MOTChallenge text; each in a thread behind a queue.
 
-Both write under a temporary name and take their real one on closing, also after Ctrl-C or an error in mid-run: what was
+All write under a temporary name and take their real one on closing, also after Ctrl-C or an error in mid-run: what was
 written until then is kept, as a file that plays and parses.
 """
 
@@ -9,23 +9,32 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Generic, TypeVar
 
 import av
 import av.error
 import cv2
 import numpy as np
 
+from edgecnn.data.recorded import mot_lines
 from edgecnn.errors import MissingDependency
+from edgecnn.progress import note
 from edgecnn.run.loop import FrameResult
+from edgecnn.run.modes import Status
 from edgecnn.scene import Picture
 
 CLOCK = 90_000  # ticks a second of the video's time stamps
 ENCODER = "libx264"
 OPTIONS = {"preset": "veryfast", "crf": "23"}
+CLOSE_S = 5.0  # for a sink that was told to end
+
+T = TypeVar("T")
 
 
 class VideoSink:
@@ -79,6 +88,7 @@ class VideoSink:
 
 class EventSink:
     """`events.jsonl`: first {"type": "run", …}, then for each frame {"type": "frame", …} and its {"type": "event", …}.
+    {"type": "mode", …} stands before the frame in which the mode changed, or by itself where none came.
 
     Boxes are px of the frame, times s, distances m; null stands for unknown and for never.
     """
@@ -88,8 +98,16 @@ class EventSink:
         self._file: IO[str] = self._part.open("w", encoding="utf-8")
         self._line({"type": "run", **header})
 
-    def write(self, result: FrameResult) -> None:
-        tracks, scene = result.tracks, result.scene
+    def put(self, item: tuple[FrameResult | None, Status]) -> None:
+        """A frame and how things stood after it; or a change of mode alone, where no frame came."""
+        result, status = item
+        if status.change:
+            self._line({"type": "mode", **status.change.json()})
+        if result is not None:
+            self._frame(result, status)
+
+    def _frame(self, result: FrameResult, status: Status) -> None:
+        tracks, scene, named = result.tracks, result.scene, bool(result.names)
         rows = [
             {
                 "id": int(tracks.id[i]),
@@ -102,6 +120,7 @@ class EventSink:
                 "in_path": bool(scene.in_path[i]),
                 "warned": bool(scene.warned[i]),
                 "missed": int(tracks.missed[i]),
+                **({"name": result.names[i] or None, "name_score": number(result.name_score[i])} if named else {}),
             }
             for i in range(len(tracks))
         ]
@@ -110,8 +129,15 @@ class EventSink:
                 "type": "frame",
                 "index": result.frame.index,
                 "t_s": round(result.frame.t_ns / 1e9, 4),
+                "mode": status.mode,
+                "ms": round(status.ms, 2),
+                "age_ms": number(1e3 * status.age_s, 1),
+                "late": status.late,
+                "dropped": status.dropped,
+                "invalid": result.invalid,
                 "detector": result.why,
                 "cut": result.cut,
+                "warnings": list(scene.on),
                 "tracks": rows,
             }
         )
@@ -124,6 +150,112 @@ class EventSink:
 
     def _line(self, data: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(data, allow_nan=False) + "\n")
+
+
+class MotSink:
+    """`tracks.txt`: a line a track and frame, as the MOTChallenge has it; the first frame of the source is 1."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, _part(path)
+        self._file: IO[str] = self._part.open("w", encoding="utf-8")
+
+    def put(self, item: tuple[FrameResult | None, Status]) -> None:
+        result, _ = item
+        if result is None:
+            return
+        self._file.writelines(f"{line}\n" for line in mot_lines(result.frame.index + 1, result.tracks))
+
+    def close(self) -> None:
+        self._file.close()
+        _name(self._part, self._path)
+
+
+class Background(Generic[T]):
+    """A sink's `write` in a thread of its own, behind a bounded queue, so that a slow disk or network costs no frame.
+
+    When the queue is full, a `patient` one waits, as is right for a recording; any other drops the item and counts.
+    A sink that fails is given up: a patient one's error is raised by the next `put` or `close`, any other's is told
+    once and kept in `failed`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        write: Callable[[T], None],
+        close: Callable[[], None] = lambda: None,
+        *,
+        depth: int = 8,
+        patient: bool = False,
+    ) -> None:
+        self.name, self.written, self.dropped, self.failed = name, 0, 0, ""
+        self.busy_s = 0.0
+        self._write, self._close, self._depth, self._patient = write, close, depth, patient
+        self._items: deque[T] = deque()
+        self._change = threading.Condition()
+        self._closing = False
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name=f"sink {name}", daemon=True)
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        with self._change:
+            if self._patient:
+                self._change.wait_for(lambda: len(self._items) < self._depth or self.failed)
+            if self.failed or len(self._items) >= self._depth:
+                self.dropped += 1
+            else:
+                self._items.append(item)
+            self._change.notify_all()
+        self._raise()
+
+    def close(self) -> None:
+        """Let it finish what is queued; one that takes longer than CLOSE_S, and is not patient, is left behind."""
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        self._thread.join(None if self._patient else CLOSE_S)
+        if self._thread.is_alive():
+            self._give_up(TimeoutError(f"still busy after {CLOSE_S:g} s"))
+        self._raise()
+
+    def facts(self) -> dict[str, Any]:
+        mean = 1e3 * self.busy_s / self.written if self.written else 0.0
+        return {"written": self.written, "dropped": self.dropped, "ms": round(mean, 3), "failed": self.failed}
+
+    def _raise(self) -> None:
+        error, self._error = self._error, None
+        if error is not None and self._patient:
+            raise error
+
+    def _give_up(self, error: Exception) -> None:
+        with self._change:
+            if not self.failed and not self._patient:
+                note(f"warning: the sink {self.name} is given up: {' '.join(str(error).split())[:200]}")
+            self._error = self._error or error
+            self.failed = self.failed or f"{type(error).__name__}: {error}"[:200]
+            self.dropped += len(self._items)
+            self._items.clear()
+            self._change.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: bool(self._items) or self._closing)
+                if not self._items:
+                    break
+                item = self._items.popleft()
+                self._change.notify_all()
+            began = time.perf_counter()
+            try:
+                self._write(item)
+                self.written += 1
+            except Exception as error:  # one broken sink must not end the run
+                self._give_up(error)
+            self.busy_s += time.perf_counter() - began
+        try:
+            self._close()
+        except Exception as error:
+            self._give_up(error)
 
 
 def number(value: Any, digits: int = 2) -> float | None:

@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-STAGES = ("decode", "preprocess", "infer", "postprocess", "track", "scene", "sink")  # in the order of the frame's way
+STAGES = (
+    "decode",
+    "preprocess",
+    "infer",
+    "postprocess",
+    "track",
+    "scene",
+    "second",
+    "health",
+    "sink",
+)  # in the order of the frame's way
 WORKING = STAGES[1:-1]  # those that follow one another from a decoded frame to its tracks and warnings
 
 
