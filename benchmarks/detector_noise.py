@@ -1,7 +1,7 @@
 """How a detector errs on simulated drives, frame by frame: `python benchmarks/detector_noise.py BUNDLE`.
 
 Boxes against the truth (the best pairs of IoU >= 0.3), by height: errors in px as half the range that holds 68 per
-cent, what of them changes within a time, misses, scores, and boxes on nobody. benchmarks/false_alarms.py has its figures.
+cent, what of them changes within a time, misses, scores, and boxes on nobody. benchmarks/false_alarms.py uses them.
 """
 
 from __future__ import annotations
