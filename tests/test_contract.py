@@ -37,7 +37,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "memo": ({"bundle"}, set()),
     "onnxfile": ({"errors"}, {"numpy", "onnx"}),
     "vision": (BASE, {"numpy", "cv2"}),
-    "data": (BASE | {"vision"}, {"numpy", "cv2"}),
+    "data": (BASE | {"vision"}, {"numpy", "cv2", "pydantic"}),
     "zoo": (BASE | {"vision", "data", "metrics"}, {"numpy", "torch", "safetensors", "cv2"}),
     "slim": (BASE | {"cpu", "memo", "zoo"}, {"numpy", "torch", "torch_pruning", "safetensors", "onnx", "onnxruntime"}),
     "classify": (BASE | {"zoo", "data"}, set()),
@@ -55,7 +55,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "doctor": ({"build", "cpu"}, {"av"}),
     "bench": (BASE | {"cpu", "vision", "backends", "run"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
-    "check": (BASE | {"vision", "data", "backends", "run", "metrics"}, {"numpy"}),
+    "check": (BASE | {"vision", "data", "backends", "track", "adas", "run", "metrics"}, {"numpy"}),
     "report": (BASE, set()),
     "sense": (
         BASE | {"memo", "vision", "data", "backends", "quantize", "run", "metrics", "check", "report"},

@@ -17,6 +17,7 @@ from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle
 from edgecnn.data.scenario import ExpectSection, Scenario
 from edgecnn.data.simulator import Drive, Ego
+from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER
 from edgecnn.progress import bar
 from edgecnn.run import FrameResult, Pipeline, RunSettings
 from edgecnn.scene import Truth
@@ -120,7 +121,12 @@ def unit(expect: ExpectSection) -> str:
 
 
 def judge_scenarios(
-    bundle: Bundle, scenarios: Sequence[Scenario], *, trials: int = TRIALS, seed: int = SEED, precision: Precision = "int8"
+    bundle: Bundle,
+    scenarios: Sequence[Scenario],
+    *,
+    trials: int = TRIALS,
+    seed: int = SEED,
+    precision: Precision = "int8",
 ) -> ScenariosReport:
     """Every scenario with the seeds `seed`, `seed` + 1, ... through the bundle's detector and the loop.
 
@@ -143,7 +149,7 @@ def judge_scenarios(
 def play(bundle: Bundle, backend: Backend, settings: RunSettings, drive: Drive) -> list[Alert]:
     """A drive of a scenario through the loop: its alerts in order."""
     lens = drive.camera
-    camera = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad)
+    camera = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad, bumper_m=CAMERA_TO_BUMPER)
     pipeline = Pipeline(bundle.require_model(), backend, settings, fps=drive.fps, camera=camera)
     alerts = []
     for frame, truth, ego in drive:

@@ -101,7 +101,7 @@ class ExpectSection(Section):
 
 
 class Scenario(Section):
-    """One test. Seeds vary light, camera, paint and models, all speeds by 2 and gaps by 3 per cent, and our wandering."""
+    """One test. Seeds vary light, camera, models, all speeds by 2 and gaps by 3 per cent, and how we wander."""
 
     name: Annotated[str, Field(pattern="^[a-z][a-z0-9_]*$")]
     about: str  # one line for the table

@@ -74,7 +74,7 @@ class Drive:
         self.scenario = None if isinstance(played, str) else played
         if self.scenario:
             frames = frames or round(self.scenario.length_s * fps)
-            world = self._stage(self.scenario, frames, width, height)
+            world: Stage | World = self._stage(self.scenario, frames, width, height)
         else:
             frames = frames or TRAFFIC_FRAMES
             world = self._traffic(frames, width, height)
