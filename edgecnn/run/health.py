@@ -84,7 +84,7 @@ class Clock:
         self.odd = 0  # repeated, backward, or leaping ahead by more than `longest_s`
 
     def __call__(self, t_ns: int) -> int:
-        """A step of more than `longest_s` becomes that long: no track outlives it, and no filter overflows."""
+        """A step of more than `longest_s` becomes that long, so that no filter overflows."""
         if self._last is None:
             given = t_ns
         else:
