@@ -132,9 +132,9 @@ def test_a_clear_run_has_no_fault_and_one_mode(bundle: Bundle, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("fault", "spoil"),
     [
-        ("black", lambda i, p: np.zeros_like(p)),
+        ("black", lambda i, p: np.full_like(p, i % 3)),
         ("covered", lambda i, p: np.full_like(p, 60) + np.uint8(i % 2)),
-        ("noise", lambda i, p: np.random.default_rng(i).integers(0, 255, p.shape).astype(np.uint8)),
+        ("noise", lambda i, p: np.random.default_rng(i).integers(0, 90, p.shape).astype(np.uint8)),
         ("blurred", lambda i, p: cv2.GaussianBlur(p, (0, 0), 6)),
         ("frozen", lambda i, p: road(40)),
     ],
