@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import resource
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,10 @@ def test_a_changed_byte_is_refused(
         (["--every", "0"], "--every"),
         (["--precision", "fp8"], "fp8"),
         (["--sorce", "x"], "--sorce"),
+        (["--preview", "65536"], "--preview"),
+        (["--deadline", "0"], "--deadline"),
+        (["--deadline", "soon"], "--deadline"),
+        (["--mqtt", "broker", "--mqtt-port", "0"], "--mqtt-port"),
     ],
 )
 def test_a_wrong_command_line_exits_2(
@@ -191,6 +196,59 @@ def test_a_wrong_command_line_exits_2(
 ) -> None:
     assert called(monkeypatch, "run", bundle, "--source", "sim:1", *arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "code", "words"),
+    [
+        ("csi://front", [], 3, "csi://N"),
+        ("csi://0?gain=3", [], 3, "has a field 'gain'"),
+        ("/dev/null?format=avi", [], 3, "format 'avi'"),
+        ("gst:videotestsrc ! appsink", [], 3, "--allow-gstreamer-string"),
+        ("sim:1", ["--mqtt", "broker", "--mqtt-topic", "#"], 3, "the MQTT topic '#'"),
+        ("sim:1", ["--mqtt", ""], 3, "an MQTT broker at ''"),
+    ],
+)
+def test_a_wrong_camera_or_broker_is_one_line_and_nothing_is_written(
+    source: str,
+    options: list[str],
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+) -> None:
+    monkeypatch.chdir(bundle.parent)
+    assert called(monkeypatch, "run", bundle, "--source", source, *options) == code
+    came = capsys.readouterr()
+    assert came.out == "" and came.err.count("\n") == 1 and words in came.err
+    assert not (bundle.parent / "runs").exists()
+
+
+def test_a_port_that_is_taken_for_the_preview(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert called(monkeypatch, "run", bundle, "--source", pictures, "--sink", "none", "--preview", port) == 3
+    assert "Try --preview 0" in capsys.readouterr().err
+
+
+def test_several_sources_have_a_folder_each_and_a_dead_one_says_so_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "dead").mkdir()
+    (tmp_path / "dead" / "a.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    sources = [word for folder in (pictures, tmp_path / "dead", pictures) for word in ("--source", folder)]
+    assert (
+        called(monkeypatch, "run", bundle, *sources, "--out", out, "--sink", "json,mot", "--preview", 0, "--json") == 3
+    )
+    came = capsys.readouterr()
+    assert [summary["frames"] for summary in json.loads(came.out)] == [20, 0, 20]
+    assert "preview: http://127.0.0.1:" in came.err and "no frame that can be decoded" in came.err.splitlines()[-1]
+    assert {path.name for path in out.iterdir()} == {"pictures", "dead", "pictures-2"}
+    assert (out / "pictures/tracks.txt").read_bytes() == (out / "pictures-2/tracks.txt").read_bytes() != b""
 
 
 def failing(error: BaseException) -> Any:
@@ -261,7 +319,8 @@ def test_run_then_bench_then_report(
 
 
 @pytest.mark.parametrize(
-    ("sink", "made"), [("json", {"events.jsonl"}), ("video", {"annotated.mp4"}), ("none", set[str]())]
+    ("sink", "made"),
+    [("json", {"events.jsonl"}), ("video", {"annotated.mp4"}), ("mot", {"tracks.txt"}), ("none", set[str]())],
 )
 def test_sinks_write_what_was_asked_for(
     sink: str, made: set[str], monkeypatch: pytest.MonkeyPatch, bundle: Path, pictures: Path, tmp_path: Path

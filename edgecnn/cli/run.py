@@ -112,7 +112,7 @@ def run(
     )
     broker = (
         MqttSettings(mqtt, mqtt_port, mqtt_topic, mqtt_user, os.environ.get("EDGECNN_MQTT_PASSWORD", ""))
-        if mqtt
+        if mqtt is not None
         else None
     )
     streams = [open_source(text, gst_strings=allow_gstreamer_string) for text in source]

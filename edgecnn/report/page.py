@@ -28,6 +28,13 @@ REASONS = (  # why the detector ran
     ("why-closing", "closing in"),
     ("why-cut", "cut, or first frame"),
 )
+WARNINGS = {
+    "fcw": "collision",
+    "pedestrian": "pedestrian",
+    "headway": "headway",
+    "ldw_left": "lane departure, left,",
+    "ldw_right": "lane departure, right,",
+}
 Json = Mapping[str, Any]
 
 
@@ -117,6 +124,7 @@ def _run(run: Run) -> str:
         ("multiply-adds saved", f"{100 * s['macs_saved']:.0f} %"),
         ("tracks", s["tracks"]),
         ("hard cuts", s["cuts"]),
+        *_trust(s),
         *([("warning", s["warning"])] if s["warning"] else []),
     ]
     caption = "<p>TTC: the shortest time to collision in the path. Dotted: hard cuts, where tracks are forgotten.</p>"
@@ -134,6 +142,28 @@ def _run(run: Run) -> str:
     )
 
 
+def _trust(s: Json) -> list[tuple[str, str]]:
+    """How far the run could be trusted: the modes, and what was counted against it. Older runs don't tell."""
+    seconds = [f"{value:.1f} s {mode}" for mode, value in s.get("mode_seconds", {}).items() if value]
+    words = (
+        ("late", "past the deadline"),
+        ("stale", "too old to warn on"),
+        ("invalid", "without a valid answer"),
+        ("odd_times", "with odd time stamps"),
+    )
+    against = [f"{s[key]} {text}" for key, text in words if s.get(key)]
+    faults = [f"{name} in {frames} frames" for name, frames in s.get("faults", {}).items()]
+    age = s["stages"].get("age")
+    rows = (
+        ("modes", ", ".join(seconds)),
+        ("frames counted against it", ", ".join(against)),
+        ("camera faults", ", ".join(faults)),
+        ("age of frames", f"p50 {age['p50']:.0f} ms, p99 {age['p99']:.0f} ms" if age else ""),
+        ("opened again", f"{s['reconnects']} times" if s.get("reconnects") else ""),
+    )
+    return [row for row in rows if row[1]]
+
+
 def _still(still: Json, uri: str) -> str:
     words = f"frame {still['frame']}, {still['tracks']} tracks"
     warned = ", <b>warning</b>" if still["warned"] else ""
@@ -143,12 +173,17 @@ def _still(still: Json, uri: str) -> str:
 def _events(events: Sequence[Json]) -> str:
     if not events:
         return "<p>No warning was raised.</p>"
-    names = {"fcw_on": "collision warning", "fcw_off": "warning ends"}
     rows = [
-        [f"{e['t_ns'] / 1e9:.2f}", names[e["kind"]], e["track"], _number(e["ttc_s"]), _number(e["distance_m"])]
+        [f"{e['t_ns'] / 1e9:.2f}", _warning(e["kind"]), e["track"] or "", _number(e["ttc_s"]), _number(e["distance_m"])]
         for e in events
     ]
     return f"<h3>Events</h3>{_table(['second', 'event', 'track', 'TTC, s', 'distance, m'], rows)}"
+
+
+def _warning(kind: str) -> str:
+    """`fcw_on` in words."""
+    name, _, what = kind.rpartition("_")
+    return f"{WARNINGS[name]} {'warning' if what == 'on' else 'ends'}"
 
 
 def _bench(bench: Json) -> str:

@@ -69,8 +69,8 @@ class Run:
         ]
         plot.curve("TTC, s", danger, TTC_TOP_S, (WARN_S, "warning"))
         when = dict(zip((row["index"] for row in self.frames), at, strict=True))
-        on = [e for e in self.summary["events"] if e["kind"] == "fcw_on" and e["frame"] in when]
-        plot.marks("warnings", [(when[e["frame"]], "warn", f"track {e['track']}") for e in on], step)
+        on = [e for e in self.summary["events"] if e["kind"].endswith("_on") and e["frame"] in when]
+        plot.marks("warnings", [(when[e["frame"]], "warn", e["kind"].removesuffix("_on")) for e in on], step)
         plot.cuts([t for t, row in zip(at, self.frames, strict=True) if row["cut"]])
         return plot.svg(f"Timeline of {self.source}")
 

@@ -68,7 +68,7 @@ class Painter:
                 _lane(picture, camera, scene.lane, scene.on, size)
         rows = np.argsort(result.tracks.xyxy[:, 3], kind="stable")  # the nearest last, on top
         for row in rows:
-            self._box(picture, result, int(row), size)
+            self._box(picture, result, int(row), size, judged=status.monitoring)
         self._figures(picture, result, status, size)
         if status.monitoring:
             _departure(picture, scene.on, size)
@@ -105,7 +105,8 @@ class Painter:
         for side in (polygon[:half], polygon[half:]):
             cv2.polylines(picture, [side], False, colour, max(1, height // 360), cv2.LINE_AA)
 
-    def _box(self, picture: Picture, result: FrameResult, row: int, size: _Size) -> None:
+    def _box(self, picture: Picture, result: FrameResult, row: int, size: _Size, *, judged: bool) -> None:
+        """A road user; `judged`: with what may be concluded of it."""
         tracks, scene = result.tracks, result.scene
         left, top, right, bottom = (round(float(v)) for v in tracks.xyxy[row])
         colour = RED if scene.warned[row] else PALETTE[int(tracks.label[row]) % len(PALETTE)]
@@ -117,12 +118,12 @@ class Painter:
                 corner = np.array([(x + dx, y), (x, y), (x, y + dy)], np.int32)
                 cv2.polylines(picture, [corner], False, colour, line + 1, cv2.LINE_AA)
         name = self._classes[tracks.label[row]]
-        lead = row == scene.lead
+        lead = judged and row == scene.lead
         large = lead or scene.in_path[row] or right - left > size.text_height * len(name) // 2
         words = [f"{name} {tracks.id[row]}" if large else str(tracks.id[row])]
         if math.isfinite(scene.distance_m[row]):
             words.append(f"{scene.distance_m[row]:.0f} m")
-        known = scene.ttc_sigma_s[row] < DOUBT * scene.ttc_s[row]
+        known = judged and scene.ttc_sigma_s[row] < DOUBT * scene.ttc_s[row]
         if scene.ttc_s[row] < NEAR_S and known:
             words.append(f"{scene.ttc_s[row]:.1f} s")
         _chip(picture, "  ".join(words), (left, top), colour, INK if colour != RED else WHITE, size)
@@ -138,7 +139,7 @@ class Painter:
         text = f"{result.frame.index:05d}   {status.ms:5.1f} ms{age}   {len(result.tracks):2d} tracks   {state}"
         height = picture.shape[0]
         dot = size.text_height
-        box = _chip(picture, text, (0, height), INK, WHITE, size, alpha=0.6, indent=2 * dot)
+        box = _chip(picture, text, (0, height), INK, WHITE, size, indent=2 * dot)
         centre = (dot + size.pad // 2, (box[1] + box[3]) // 2)
         light = RED if result.invalid else CALM if result.why else GREY
         cv2.circle(picture, centre, dot // 2, light, -1, cv2.LINE_AA)
@@ -201,8 +202,7 @@ def _departure(picture: Picture, on: tuple[str, ...], size: _Size) -> None:
     for kind, left, sign in (("ldw_left", 0, -1), ("ldw_right", width - broad, 1)):
         if kind not in on:
             continue
-        strip = picture[height // 4 : 3 * height // 4, left : left + broad]
-        cv2.addWeighted(strip, 0.2, np.full_like(strip, AMBER), 0.8, 0, strip)
+        cv2.rectangle(picture, (left, height // 4), (left + broad, 3 * height // 4), AMBER, -1)
         reach = sign * broad // 4
         for y in np.linspace(0.32, 0.68, 5) * height:
             x, y, arm = left + broad // 2 - reach // 2, round(y), broad // 3
@@ -224,9 +224,9 @@ def _searched(picture: Picture, regions: F32 | None, size: _Size) -> None:
 def _ttc_bar(picture: Picture, box: tuple[int, int, int], ttc_s: float, size: _Size) -> None:
     """Below the box (left, right, bottom): the fuller and redder, the nearer the collision."""
     left, right, bottom = box
-    short = max(0, 8 * size.pad - (right - left)) // 2
+    short = max(0, 16 * size.pad - (right - left)) // 2
     left, right = left - short, right + short
-    top, thick = bottom + size.line + 1, max(3, 2 * size.pad // 2 + size.line)
+    top, thick = bottom + size.line + 1, max(3, size.pad + size.line)
     share = min(max(1 - ttc_s / BAR_S, 0.0), 1.0)
     colour = RED if share > 0.5 else AMBER if share > 0.25 else CALM
     cv2.rectangle(picture, (left, top), (right, top + thick), INK, -1)
@@ -242,7 +242,7 @@ def _lead(picture: Picture, box: tuple[int, int, int], headway_s: float, size: _
         picture, [np.array([(centre, tip), (centre - arm, tip + arm), (centre + arm, tip + arm)], np.int32)], WHITE
     )
     if math.isfinite(headway_s):
-        _chip(picture, f"{headway_s:.1f} s", (centre + arm + size.pad, tip + 2 * arm), INK, WHITE, size, alpha=0.6)
+        _chip(picture, f"{headway_s:.1f} s", (centre + arm + size.pad, tip + 2 * arm), INK, WHITE, size)
 
 
 def _when(result: FrameResult, kind: str) -> str:
@@ -261,15 +261,15 @@ def _banner(picture: Picture, text: str, colour: Colour, top: int, size: _Size, 
         scale *= 0.96 * picture.shape[1] / width
         (width, height), _ = cv2.getTextSize(text, FONT, scale, thick)
     more = 2 * size.text_height if below else 0
-    strip = picture[top : top + 2 * height + 2 + more]
-    cv2.addWeighted(strip, 0.15, np.full_like(strip, colour), 0.85, 0, strip)
+    end = top + 2 * height + 2 + more
+    cv2.rectangle(picture, (0, top), (picture.shape[1], end - 1), colour, -1)  # 100 times faster than a slice
     at = ((picture.shape[1] - width) // 2, top + height + height // 2)
     cv2.putText(picture, text, at, FONT, scale, WHITE, thick, cv2.LINE_AA)
     if below:
         (width, _), _ = cv2.getTextSize(below, FONT, size.scale, 1)
         at = (max(0, (picture.shape[1] - width) // 2), top + 2 * height + size.text_height)
         cv2.putText(picture, below, at, FONT, size.scale, WHITE, 1, cv2.LINE_AA)
-    return top + len(strip) + size.line
+    return end + size.line
 
 
 def _bounds(polygon: NDArray[np.int32], width: int, height: int) -> tuple[int, int, int, int]:
@@ -285,7 +285,6 @@ def _chip(
     ink: Colour,
     size: _Size,
     *,
-    alpha: float = 0.85,
     indent: int = 0,
     inset: int = 0,
 ) -> tuple[int, int, int, int]:
@@ -295,8 +294,7 @@ def _chip(
     width, height = text_width + 2 * size.pad + indent, text_height + 2 * size.pad
     left = min(max(corner[0], 0), max(0, picture.shape[1] - inset - width))
     top = min(max(corner[1] - height, 0), max(0, picture.shape[0] - height))
-    part = picture[top : top + height, left : left + width]
-    cv2.addWeighted(part, 1 - alpha, np.full_like(part, ground), alpha, 0, part)
+    cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), ground, -1)
     at = (left + size.pad + indent, top + height - size.pad)
     cv2.putText(picture, text, at, FONT, size.scale, ink, 1, cv2.LINE_AA)
     return left, top, left + width, top + height

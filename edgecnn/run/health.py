@@ -31,6 +31,7 @@ class HealthSettings:
     after_s: float = 0.5  # a fault is told when it has lasted this long
     frozen_s: float = 0.8  # the same of a picture that does not change
     frames: int = 3  # and for as many frames
+    every_s: float = 0.1  # the picture is judged this often; whether it changes, in every frame
 
 
 class CameraHealth:
@@ -39,40 +40,40 @@ class CameraHealth:
     def __init__(self, settings: HealthSettings | None = None) -> None:
         self.settings = settings or HealthSettings()
         self._before: NDArray[np.uint8] | None = None
+        self._looked_s = -np.inf
+        self._look: Fault | None = None  # what was wrong when it was looked at last
         self._since: dict[Fault, tuple[float, int]] = {}  # when it began, and frames since
 
     def step(self, grey: NDArray[np.uint8], t_s: float) -> tuple[Fault, ...]:
         """(h, w) grey of any size, and a time that rises → the faults that last."""
-        s = self.settings
-        now = set(self._looks(grey))
-        self._since = {f: (self._since.get(f, (t_s, 0))[0], self._since.get(f, (t_s, 0))[1] + 1) for f in now}
+        s, small, before = self.settings, grey, self._before
+        if grey.shape[1] > WIDTH:
+            height = max(1, round(grey.shape[0] * WIDTH / grey.shape[1]))
+            small = np.asarray(cv2.resize(grey, (WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
+        self._before = small
+        if t_s - self._looked_s >= s.every_s:
+            self._looked_s, self._look = t_s, self._judge(small)
+        now: list[Fault] = [self._look] if self._look else []
+        if before is not None and before.shape == small.shape and cv2.mean(cv2.absdiff(small, before))[0] < s.still:
+            now.append("frozen")
+        new = (t_s, 0)
+        self._since = {fault: (self._since.get(fault, new)[0], self._since.get(fault, new)[1] + 1) for fault in now}
         return tuple(
             fault
             for fault, (since, frames) in self._since.items()
             if t_s - since >= (s.frozen_s if fault == "frozen" else s.after_s) and frames >= s.frames
         )
 
-    def _looks(self, grey: NDArray[np.uint8]) -> list[Fault]:
-        s, before = self.settings, self._before
-        self._before = grey
-        found: list[Fault] = []
-        if before is not None and before.shape == grey.shape and float(cv2.absdiff(grey, before).mean()) < s.still:
-            found.append("frozen")
-        small = grey
-        if grey.shape[1] > WIDTH:
-            height = max(1, round(grey.shape[0] * WIDTH / grey.shape[1]))
-            small = np.asarray(cv2.resize(grey, (WIDTH, height), interpolation=cv2.INTER_AREA), np.uint8)
-        picture = small.astype(np.float32)
+    def _judge(self, small: NDArray[np.uint8]) -> Fault | None:
+        s, picture = self.settings, small.astype(np.float32)
         blurred = [cv2.GaussianBlur(picture, (0, 0), sigma) for sigma in (1.0, 2.0, 4.0)]
         detail = float((blurred[1] - blurred[2]).std())
         if detail < s.detail:
-            return [*found, "black" if float(np.percentile(small, 99)) < s.black else "covered"]
+            return "black" if float(np.percentile(small, 99)) < s.black else "covered"
         centred = picture - picture.mean()
         if float((centred[:, 3:] * centred[:, :-3]).mean()) < s.alike * float(centred.var()):
-            return [*found, "noise"]
-        if float((blurred[0] - blurred[1]).std()) < s.fine * detail:
-            found.append("blurred")
-        return found
+            return "noise"
+        return "blurred" if float((blurred[0] - blurred[1]).std()) < s.fine * detail else None
 
 
 class Clock:
@@ -84,7 +85,7 @@ class Clock:
         self.odd = 0  # repeated, backward, or leaping ahead by more than `longest_s`
 
     def __call__(self, t_ns: int) -> int:
-        """A step of more than `longest_s` becomes that long: no track outlives it, and no filter overflows."""
+        """A step of more than `longest_s` becomes that long, so that no filter overflows."""
         if self._last is None:
             given = t_ns
         else:

@@ -2,8 +2,8 @@
 
 The loop hands over a picture and goes on. Each client's thread takes the newest picture when it is ready for one, so a
 slow client sees fewer pictures and holds nobody up. Nothing outside of this machine is served: the server listens on
-the loopback address alone, and answers only to a Host of that name, so that a page of the web can't read it by a name of
-its own (DNS rebinding).
+the loopback address alone, and answers only to a Host of that name, so that a page of the web can't read it by a
+name of its own (DNS rebinding).
 """
 
 from __future__ import annotations

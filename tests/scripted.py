@@ -1,0 +1,59 @@
+"""Sources whose frames, times and troubles are known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from tiny_detector import HEIGHT, WIDTH
+
+from edgecnn.errors import InputError
+from edgecnn.scene import Frame, Picture
+
+FPS = 25.0
+PERIOD_NS = round(1e9 / FPS)
+
+
+class Script:
+    """A reader of given pictures, `pause_s` apart; at the end it stays silent for `silence_s`, or raises `error`."""
+
+    total = camera = None
+    warning = ""
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        name: str = "script",
+        live: bool = False,
+        pause_s: float = 0.0,
+        times_ns: Sequence[int] | None = None,
+        silence_s: float = 0.0,
+        error: str = "",
+    ) -> None:
+        self.name, self.live, self.fps = name, live, FPS
+        self._pictures, self._pause_s, self._silence_s, self._error = pictures, pause_s, silence_s, error
+        self._times_ns = times_ns or [i * PERIOD_NS for i in range(len(pictures))]
+
+    def frames(self) -> Iterator[Frame]:
+        for index, (picture, t_ns) in enumerate(zip(self._pictures, self._times_ns, strict=True)):
+            time.sleep(self._pause_s)
+            yield Frame(index, t_ns, picture)
+        time.sleep(self._silence_s)
+        if self._error:
+            raise InputError(self._error)
+
+
+def road(index: int, *, width: int = WIDTH, height: int = HEIGHT) -> Picture:
+    """A picture with detail at all scales and a sensor's noise, that moves with `index`; no lamp in it."""
+    rng = np.random.default_rng(5)
+    coarse = np.repeat(np.repeat(rng.integers(8, 55, (height // 8 + 1, width)), 8, 0), 8, 1)
+    fine = np.repeat(np.repeat(rng.integers(-8, 15, (height // 2 + 1, 4 * width)), 2, 0), 2, 1)
+    scene = coarse[:height, 2 * index : 2 * index + width] + fine[:height, 2 * index : 2 * index + width]
+    noise = np.random.default_rng((6, index)).normal(0, 2, (height, width))
+    return np.repeat(np.clip(scene + noise, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def roads(count: int, change: Callable[[int, Picture], Picture] = lambda index, picture: picture) -> list[Picture]:
+    return [change(index, road(index)) for index in range(count)]
