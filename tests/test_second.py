@@ -141,6 +141,23 @@ def test_a_crop_has_the_networks_shape_and_goes_on_beyond_the_border() -> None:
     assert (crop(picture, np.array([-10, 10, 10, 30]), 1.0, 0.0)[:, :10] == 200).all()
 
 
+def test_a_measured_box_is_looked_at_and_not_the_filtered_one_that_lags() -> None:
+    seen: list[NDArray[np.float32]] = []
+
+    class Eye(Script):
+        def __call__(self, feeds: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+            seen.append(feeds["picture"].copy())
+            return super().__call__(feeds)
+
+    picture = PICTURE.copy()
+    picture[40:60, 60:80] = 255
+    second = SecondStage(SPEC, Eye(BLUE), MODEL, settings=SecondSettings(margin=0.0))
+    lags = tracks((40, 40, 60, 60))
+    second.step(picture, lags, np.array([[60, 40, 80, 60]], np.float32))
+    second.step(picture, lags, np.full((1, 4), np.nan, np.float32))
+    assert (seen[0] == 255).all() and not seen[1].any()
+
+
 def coloured(column: int, bgr: tuple[int, int, int]) -> NDArray[np.uint8]:
     picture = lamp_picture(column, 3)
     cell = picture[3 * STRIDE : 4 * STRIDE, column * STRIDE : (column + 1) * STRIDE]
