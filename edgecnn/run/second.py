@@ -81,7 +81,7 @@ class SecondStage:
         size = _size(xyxy)
         for i in self._chosen(tracks, size, rows):
             row = rows[i]
-            memory["votes"][row] += size[i] * self._look(bgr, xyxy[i])  # a larger picture is worth more
+            memory["votes"][row] += size[i] ** 2 * self._look(bgr, xyxy[i])  # what is to be seen grows as the area
             memory["looks"][row] += 1
             memory["size"][row] = size[i]
         score, sure = self._sure(rows)
