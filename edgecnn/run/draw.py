@@ -93,10 +93,11 @@ class Painter:
             for y, dy in ((top, arm), (bottom, -arm)):
                 corner = np.array([(x + dx, y), (x, y), (x, y + dy)], np.int32)
                 cv2.polylines(picture, [corner], False, colour, line + 1, cv2.LINE_AA)
-        named = result.names[row] if result.names else ""
-        name = named or self._classes[tracks.label[row]]
+        name = self._classes[tracks.label[row]]
         large = scene.in_path[row] or right - left > size.text_height * len(name) // 2
         words = [f"{name} {tracks.id[row]}" if large else str(tracks.id[row])]
+        if result.names and result.names[row]:
+            words.append(result.names[row])
         if math.isfinite(scene.distance_m[row]):
             words.append(f"{scene.distance_m[row]:.0f} m")
         if scene.ttc_s[row] < NEAR_S and scene.ttc_sigma_s[row] < DOUBT * scene.ttc_s[row]:
