@@ -104,7 +104,8 @@ class TimeToCollision:
     def step(self, ids: I64, measured: F32, now_s: float) -> Contact:
         """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now."""
         seen = ~np.isnan(measured).any(axis=1)
-        self._record(ids[seen], measured[seen].astype(np.float64), now_s)
+        if seen.any():
+            self._record(ids[seen], measured[seen].astype(np.float64), now_s)
         rows = self._memory.rows(ids)
         contact = self._fit(rows, now_s)
         age = now_s - self._memory["past"][:, 0, -1]
