@@ -105,18 +105,18 @@ class DecodeDetections:
     def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Detections:
         raw, score = self.split(list(outputs.values()))
         rows = np.flatnonzero(score > self.score) // score.shape[1]  # a row comes once for each class above
+        if not len(rows):
+            return Detections.empty()
         rows = rows[np.diff(rows, prepend=-1) > 0]
         score = score[rows]
         best = score.max(1)
-        if not len(rows):
-            return Detections.empty()
         stride = self.strides[rows, None]
         centre = self._cell[rows] + raw[rows, :2] * stride
         half = np.exp(np.clip(raw[rows, 2:], -8, 8)) * stride / 2
         xyxy = box.to_frame(np.concatenate([centre - half, centre + half], 1).astype(np.float32))
         found = Detections(xyxy, best.astype(np.float32), score.argmax(1))
-        # a box that lies wholly in the padding has no area in the frame
-        found = found[(xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1)]
+        # a box that lies wholly in the padding has no area in the frame; one class nan, and the best is
+        found = found[(xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1) & (best > self.score)]
         return nms(found, self.iou, self.limit)
 
     def split(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -414,6 +414,7 @@ def test_memory_keeps_rows_by_id_in_any_order() -> None:
     memory["count"][at], memory["place"][at[1]] = [50, 20, 90], [1.0, 2.0]
     at = memory.rows(np.array([9, 7, 5, 2]))
     assert memory["count"][at].tolist() == [90, 0, 50, 20]
+    assert memory.among(memory.rows(np.array([9, 2]))).tolist() == [True, False, False, True], "of 2, 5, 7, 9"
     memory.keep(memory.id != 5)
     at = memory.rows(np.array([2, 5]))
     assert memory["count"][at].tolist() == [20, 0]

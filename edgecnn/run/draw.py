@@ -121,6 +121,8 @@ class Painter:
         lead = judged and row == scene.lead
         large = lead or scene.in_path[row] or right - left > size.text_height * len(name) // 2
         words = [f"{name} {tracks.id[row]}" if large else str(tracks.id[row])]
+        if result.names and result.names[row]:
+            words.append(result.names[row])
         if math.isfinite(scene.distance_m[row]):
             words.append(f"{scene.distance_m[row]:.0f} m")
         known = judged and scene.ttc_sigma_s[row] < DOUBT * scene.ttc_s[row]

@@ -176,7 +176,7 @@ class Pipeline:
             frame, detections, self._tracks, self._scene, why, cut, laps.ns, invalid=invalid, grey=grey
         )
         if self._second:
-            names, score = self._second.step(frame.bgr, self._tracks)
+            names, score = self._second.step(frame.bgr, self._tracks, self._tracker.measured)
             laps.lap("second")
             result = replace(result, names=names, name_score=score)
         return result
