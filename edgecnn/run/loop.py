@@ -105,6 +105,7 @@ class Pipeline:
             self._flow = FlowShift(size[0])
             self._analysis = SceneAnalysis(None, self._given, size)
         if cut:
+            self._flow = FlowShift(size[0])
             self._tracker.reset()
             self._analysis.reset()
             self._tracks, self._scene = Tracks.empty(), None
@@ -113,11 +114,11 @@ class Pipeline:
         detections = None
         if why:
             detections = self._detect(frame, laps)
-            self._flow.remember(grey)
-            self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size)
+            self._flow.remember(grey, self._tracks)
+            self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size, camera=self._flow.camera)
         else:
             boxes, ok = self._flow.step(grey, self._tracks)
-            self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
+            self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size, camera=self._flow.camera)
         laps.lap("track")
         self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
         laps.lap("scene")
