@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from edgecnn.scene import Detections, Tracks
-from edgecnn.track import Settings, Tracker
+from edgecnn.track import METHODS, Settings, Tracker
 from edgecnn.track.assign import assign, iou
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
@@ -212,6 +212,51 @@ def test_any_detections_give_sound_tracks(seed: int, n: int) -> None:
         assert np.isfinite(tracks.xyxy).all() and np.isfinite(tracks.velocity).all()
         assert (tracks.xyxy[:, 2:] > tracks.xyxy[:, :2]).all()
         assert len(tracks.id) == 0 or tracks.id.max() <= seen + 6 * n
+
+
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_is_not_finite_is_not_looked_at_and_tracks_coast(method: str) -> None:
+    """As if nothing had been detected there: nan, inf, and everything at once."""
+    tracker, other = Tracker(METHODS[method], 20), Tracker(METHODS[method], 20)
+    bad = found(box(100), box(100), box(100), box(100))
+    bad.xyxy[0, 1], bad.xyxy[1, 2], bad.xyxy[2, 0], bad.score[3] = np.nan, np.inf, -np.inf, np.nan
+    for k in range(14):
+        good = found(box(100 + 4 * k), box(400))
+        nothing = k in (7, 8)
+        given = bad if nothing else join(bad, good)
+        tracks = tracker.step(given, k * SECOND // 20, frame_size=SIZE)
+        wanted = other.step(Detections.empty() if nothing else good, k * SECOND // 20, frame_size=SIZE)
+        assert tracks.id.tolist() == wanted.id.tolist()
+        assert tracks.xyxy == pytest.approx(wanted.xyxy)
+    assert len(tracks) == 2
+
+
+def test_flow_that_is_not_finite_is_no_measurement() -> None:
+    tracker = Tracker()
+    tracks = tracker.step(found(box(100), box(300)), 0, frame_size=SIZE)
+    boxes = tracks.xyxy.copy()
+    boxes[0, 0] = np.nan
+    tracks = tracker.step_flow(boxes, np.array([True, True]), 50_000_000, frame_size=SIZE)
+    assert tracks.xyxy == pytest.approx(np.array([box(100), box(300)]), abs=0.1)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_ten_thousand_boxes_and_a_clock_gone_mad_are_survived(method: str) -> None:
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 600, (10_000, 2))
+    many = Detections(
+        np.concatenate([corner, corner + 20], axis=1).astype(np.float32),
+        random.uniform(0.4, 0.6, 10_000).astype(np.float32),
+        np.zeros(10_000, np.int64),
+    )
+    tracker = Tracker(METHODS[method], 20)
+    for t_ns in (0, 0, -SECOND, 10**18, 10**18 + SECOND // 20, 5):
+        tracks = tracker.step(join(many, found(box(100))), t_ns, frame_size=SIZE)
+        assert np.isfinite(tracks.xyxy).all() and len(tracks) <= 2001
+    assert (tracks.score > 0.85).sum() == 1  # the strongest is among those looked at
 
 
 # ---- parts ----------------------------------------------------------------------------------------------------------

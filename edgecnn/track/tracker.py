@@ -21,6 +21,8 @@ from edgecnn.track.motion import Motion, box, coordinates
 from edgecnn.track.settings import Settings
 
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
+_MOST = 1000  # detections in a frame; where there are more, the strongest are looked at
+_LONGEST_S = 10.0  # a longer gap between frames tells no more about where things are
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
 
 
@@ -86,13 +88,14 @@ class Tracker:
     ) -> Tracks:
         """One frame taken at `t_ns`; `frame_size` is (width, height) in px.
 
-        `detections` is None where the detector did not run: tracks move on and none is lost by that. `camera` takes px
+        `detections` is None where the detector did not run: tracks move on and none is lost by that. Of those that are
+        given, what is not finite is not looked at, and of too many (1000) the strongest are. `camera` takes px
         of the frame before to px of this one where nothing but the camera moved; None: it goes on as before.
         Returns the confirmed tracks that the last detector frame saw, or missed for no more than `coast_s`.
         """
         self._advance(t_ns, camera)
         if detections is not None:
-            self._associate(detections)
+            self._associate(_sound(detections))
         self._drop_outside(frame_size)
         return self._tracks()
 
@@ -106,6 +109,7 @@ class Tracker:
         if len(xyxy) != len(self._shown) or len(ok) != len(self._shown):
             raise ValueError(f"{len(xyxy)} boxes and {len(ok)} flags for the {len(self._shown)} tracks last returned")
         self._advance(t_ns, camera)
+        ok = ok & np.isfinite(xyxy).all(axis=1)
         if ok.any():
             rows = self._shown[ok]
             self._motion.update(rows, xyxy[ok], self.settings.noise, _FLOW_NOISE)
@@ -130,7 +134,7 @@ class Tracker:
         self._now += elapsed_s
         if camera is not None and elapsed_s > 0:
             self._push(camera - np.eye(2, 3), elapsed_s)
-        self._motion.predict(elapsed_s, self.settings.noise)
+        self._motion.predict(min(elapsed_s, _LONGEST_S), self.settings.noise)
         self._state.missed += 1
 
     def _push(self, shift: F64, elapsed_s: float) -> None:
@@ -330,6 +334,14 @@ class Tracker:
             missed=state.missed[rows],
             confirmed=np.ones(len(rows), bool),
         )
+
+
+def _sound(found: Detections) -> Detections:
+    finite = np.isfinite(found.xyxy).all(axis=1) & np.isfinite(found.score)
+    if finite.all() and len(found) <= _MOST:
+        return found
+    found = found[finite]
+    return found if len(found) <= _MOST else found[np.sort(np.argsort(-found.score, kind="stable")[:_MOST])]
 
 
 def _centres(xyxy: NDArray[Any]) -> F64:
