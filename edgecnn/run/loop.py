@@ -141,6 +141,7 @@ class Pipeline:
             self._lanes = LaneDetector(self._analysis.camera, known=self._given is not None)
             self._departure = LaneDepartureWarning()
         if cut:
+            self._flow = FlowShift(size[0])
             self._tracker.reset()
             self._analysis.reset()
             self._lanes.reset()
@@ -152,11 +153,11 @@ class Pipeline:
         laps.lap("track")
         detections, invalid = self._detect(frame, laps) if why else (None, "")
         if detections is not None:
-            self._flow.remember(grey)
-            self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size)
+            self._flow.remember(grey, self._tracks)
+            self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size, camera=self._flow.camera)
         else:
             boxes, ok = self._flow.step(grey, self._tracks)
-            self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
+            self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size, camera=self._flow.camera)
         laps.lap("track")
         lane = self._lanes.step(frame.bgr, frame.t_ns, self._tracks.xyxy)
         row = self._lanes.horizon_px, self._lanes.horizon_sigma_px

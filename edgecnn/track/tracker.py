@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from edgecnn.scene import F32, I64, Bool, Detections, Tracks
 from edgecnn.track.assign import F64, Index, assign, iou
+from edgecnn.track.camera import Warp
 from edgecnn.track.motion import Motion, box, coordinates
 from edgecnn.track.settings import Settings
 
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
+_MOST = 1000  # detections in a frame; where there are more, the strongest are looked at
+_LONGEST_S = 10.0  # a longer gap between frames tells no more about where things are
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
 
 
@@ -73,27 +76,40 @@ class Tracker:
         self._t_ns: int | None = None
         self._now = 0.0  # s since the first frame
         self._started = False  # a detector frame was seen
+        self._field = np.zeros((2, 3))  # px/s at a point of px, homogeneous: what the camera's own motion does there
 
-    def step(self, detections: Detections | None, t_ns: int, *, frame_size: tuple[int, int]) -> Tracks:
+    def step(
+        self,
+        detections: Detections | None,
+        t_ns: int,
+        *,
+        frame_size: tuple[int, int],
+        camera: Warp | None = None,
+    ) -> Tracks:
         """One frame taken at `t_ns`; `frame_size` is (width, height) in px.
 
-        `detections` is None where the detector did not run: tracks move on and none is lost by that.
+        `detections` is None where the detector did not run: tracks move on and none is lost by that. Of those that are
+        given, what is not finite is not looked at, and of too many (1000) the strongest are. `camera` takes px
+        of the frame before to px of this one where nothing but the camera moved; None: it goes on as before.
         Returns the confirmed tracks that the last detector frame saw, or missed for no more than `coast_s`.
         """
-        self._advance(t_ns)
+        self._advance(t_ns, camera)
         if detections is not None:
-            self._associate(detections)
+            self._associate(_sound(detections))
         self._drop_outside(frame_size)
         return self._tracks()
 
-    def step_flow(self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int]) -> Tracks:
+    def step_flow(
+        self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int], camera: Warp | None = None
+    ) -> Tracks:
         """One frame without detector, but with boxes `xyxy` (N, 4) measured by other means, where `ok` (N,).
 
         The rows are those of the Tracks that the last call returned. `missed` counts on: nothing was detected.
         """
         if len(xyxy) != len(self._shown) or len(ok) != len(self._shown):
             raise ValueError(f"{len(xyxy)} boxes and {len(ok)} flags for the {len(self._shown)} tracks last returned")
-        self._advance(t_ns)
+        self._advance(t_ns, camera)
+        ok = ok & np.isfinite(xyxy).all(axis=1)
         if ok.any():
             rows = self._shown[ok]
             self._motion.update(rows, xyxy[ok], self.settings.noise, _FLOW_NOISE)
@@ -110,14 +126,30 @@ class Tracker:
         state = self._state
         return np.where((state.missed == 0)[:, None], state.raw, np.float32(np.nan))[self._shown]
 
-    def _advance(self, t_ns: int) -> None:
+    def _advance(self, t_ns: int, camera: Warp | None) -> None:
         elapsed_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) / 1e9
         if self._t_ns is not None and elapsed_s <= 0:
             elapsed_s = self._period_s
         self._t_ns = t_ns
         self._now += elapsed_s
-        self._motion.predict(elapsed_s, self.settings.noise)
+        if camera is not None and elapsed_s > 0:
+            self._push(camera - np.eye(2, 3), elapsed_s)
+        self._motion.predict(min(elapsed_s, _LONGEST_S), self.settings.noise)
         self._state.missed += 1
+
+    def _push(self, shift: F64, elapsed_s: float) -> None:
+        """The camera moved: `shift` (2, 3) is how far, px, at a point of px (homogeneous).
+
+        A rate holds the camera's motion too (so it stays what a picture shows, and a frame in which the camera's motion
+        is not known changes nothing): a change of that motion is a change of every rate.
+        """
+        self._motion.push(shift / elapsed_s - self._field)
+        self._field = shift / elapsed_s
+        state, value = self._state, self._motion.value
+        moved = value[:, :2] @ shift[:, :2].T + shift[:, 2]
+        state.raw += np.tile(moved, 2).astype(np.float32)
+        state.past += moved[:, None]
+        state.then.value[:, :2] += moved
 
     def _associate(self, detections: Detections) -> None:
         s, state = self.settings, self._state
@@ -238,6 +270,7 @@ class Tracker:
         past = np.full((n, self.settings.look_back, 2), np.nan)
         past[:, 0] = _centres(found.xyxy)
         born = Motion.born(found.xyxy, self.settings.noise)
+        born.push(self._field)
         new = _State(
             ids,
             found.label,
@@ -301,6 +334,14 @@ class Tracker:
             missed=state.missed[rows],
             confirmed=np.ones(len(rows), bool),
         )
+
+
+def _sound(found: Detections) -> Detections:
+    finite = np.isfinite(found.xyxy).all(axis=1) & np.isfinite(found.score)
+    if finite.all() and len(found) <= _MOST:
+        return found
+    found = found[finite]
+    return found if len(found) <= _MOST else found[np.sort(np.argsort(-found.score, kind="stable")[:_MOST])]
 
 
 def _centres(xyxy: NDArray[Any]) -> F64:
