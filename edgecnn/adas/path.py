@@ -80,19 +80,27 @@ def place(
     sideways: NDArray[Any],
     growth: NDArray[Any],
     ttc_s: NDArray[Any],
+    length_m: NDArray[Any] | float = 0.0,
 ) -> Place:
     """Of boxes (N, 4) px at `forward_m` (N,), whose centres move `sideways` (N,) px/s, that grow by `growth` (N,) 1/s
-    (nan = unknown) and are reached in `ttc_s` (N,).
+    (nan = unknown), are reached in `ttc_s` (N,) and are about `length_m` (N,) long.
 
     X = (u - cx) Z / fx, so dX/dt = du/dt Z / fx + X dZ/dt / Z, and dZ/dt / Z = -growth.
     """
     boxes, on_road = np.asarray(xyxy, np.float64), np.isfinite(forward_m)
     distance = np.where(on_road, forward_m, np.nan)
     left, right = (camera.turned(distance, (boxes[:, k] - camera.cx) / camera.fx * distance)[1] for k in (0, 2))
+    seen_middle = 0.5 * (left + right)
+    # Beside us we look along a flank: the edge of the box next to our axis is its far end, not its near one.
+    stretch = 1 + length_m / np.maximum(distance, 1.0)
+    left, right = (
+        np.where(left > 0, np.minimum(left * stretch, right), left),
+        np.where(right < 0, np.maximum(right * stretch, left), right),
+    )
     middle, half = 0.5 * (left + right), 0.5 * (right - left)
     aside = middle - path.right_m(distance)
     nearing = np.nan_to_num(growth)
-    drift = sideways * distance / camera.fx - (middle - path.direction(distance) * distance) * nearing
+    drift = sideways * distance / camera.fx - (seen_middle - path.direction(distance) * distance) * nearing
     later = aside + np.minimum(ttc_s, settings.look_ahead_s) * drift
     reach = settings.half_width_m + half
     with np.errstate(invalid="ignore"):  # nan: not on the road

@@ -65,7 +65,7 @@ class SceneAnalysis:
         self._ego, self._headway = Ego(), Headway(s.headway)
         self._lead = Latch(s.path.lead_detections, s.path.lead_off_s)
         self._latches = {
-            "fcw": Latch(s.fcw.on_detections, s.fcw.calm_s),
+            "fcw": Latch(s.fcw.on_detections, s.fcw.calm_s, apart_s=s.fcw.apart_s),
             "pedestrian": Latch(s.pedestrian.on_detections, s.pedestrian.calm_s),
             "headway": Latch(s.headway.on_detections, s.headway.calm_s),
         }
@@ -122,7 +122,7 @@ class SceneAnalysis:
         contact = contact.touching(bumper / np.maximum(forward, 2 * abs(bumper) + 0.1))
         path = Path.of(self.camera, lane, speed_mps=speed_mps, yaw_rate_rps=yaw_rate_rps)
         sideways, ttc_s = tracks.velocity[:, 0], contact.ttc_s
-        where = place(self.camera, s.path, path, xyxy, forward, sideways, contact.growth, ttc_s)
+        where = place(self.camera, s.path, path, xyxy, forward, sideways, contact.growth, ttc_s, kinds.length_m[label])
 
         gap = forward - bumper
         leading = self._lead.step(tracks, where.in_path & kinds.vehicle[label], where.near_path, t).on
