@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import cv2
@@ -11,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.adas import Camera, Scene, SceneAnalysis, Schedule, ScheduleSettings
+from edgecnn.adas.regions import visible
 from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import InputError, ModelError
+from edgecnn.run.deadline import TimeBudget
+from edgecnn.run.regions import RegionDetector
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
-from edgecnn.scene import Detections, Frame, Picture, Tracks
+from edgecnn.scene import F32, Detections, Frame, Picture, Tracks
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
+from edgecnn.track.motion import MOVING
 from edgecnn.track.settings import Settings as TrackSettings
 from edgecnn.track.tracker import Tracker
 from edgecnn.vision import DecodeDetections, Preprocess
@@ -34,15 +39,19 @@ class RunSettings:
 
     score: float = 0.3  # a detection at or above is strong: it can confirm a track; a third of it continues one
     iou: float = 0.5  # of two boxes of one class that overlap more, NMS drops the weaker
-    detect_every: int = 3  # frames; the schedule may ask for more, never for less
+    detect_every: int = 3  # frames from one look at the whole frame to the next at most
+    budget: float = 0.2  # of a model with regions: mean cost a frame, share of the network's MACs on the whole frame
+    deadline_ms: float | None = None  # of a frame, from its pixels to its tracks: what would take longer is not begun
     precision: Precision = "auto"
     threads: int = 0  # of inference on a CPU; 0 = every core but one
 
     def __post_init__(self) -> None:
-        if not (0 < self.score < 1 and 0 < self.iou < 1 and self.detect_every >= 1 and self.threads >= 0):
+        good = 0 < self.score < 1 and 0 < self.iou < 1 and self.detect_every >= 1 and self.threads >= 0
+        if not (good and 0 < self.budget <= 1 and (self.deadline_ms is None or self.deadline_ms > 0)):
             raise InputError(
                 f"run settings {vars(self)}",
-                wanted="0 < score < 1, 0 < iou < 1, detect_every 1 or more, threads 0 or more",
+                wanted="0 < score < 1, 0 < iou < 1, detect_every 1 or more, threads 0 or more, 0 < budget <= 1, "
+                "deadline_ms above 0",
             )
 
     @classmethod
@@ -62,8 +71,16 @@ class FrameResult:
     tracks: Tracks
     scene: Scene  # rows as those of `tracks`
     why: Reason | None  # for which the detector ran
+    searched: F32  # (M, 4) px: the windows in which it did; the whole frame is one, none where it rested
     cut: bool  # the source switched to another scene: tracks were forgotten
+    late: bool  # it took longer than RunSettings.deadline_ms
     ns: Mapping[str, int]  # stage → time spent; `decode` runs beside the others, in its own thread
+
+    @property
+    def whole(self) -> bool:
+        """Whether the detector saw the whole frame."""
+        height, width = self.frame.bgr.shape[:2]
+        return len(self.searched) == 1 and bool((self.searched[0] == (0, 0, width, height)).all())
 
 
 class Pipeline:
@@ -73,7 +90,14 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: ModelSpec, backend: Backend, settings: RunSettings, *, fps: float, camera: Camera | None = None
+        self,
+        model: ModelSpec,
+        backend: Backend,
+        settings: RunSettings,
+        *,
+        fps: float,
+        camera: Camera | None = None,
+        schedule: ScheduleSettings | None = None,
     ) -> None:
         if model.task != "detect":
             raise ModelError(f"a model for '{model.task}'", wanted="a detector, to track what it finds")
@@ -81,9 +105,13 @@ class Pipeline:
         self.settings, self._model, self._backend, self._given = settings, model, backend, camera
         self._preprocess = Preprocess(model)
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
-        birth = min(settings.score + 0.1, 0.95)
-        self._tracker = Tracker(TrackSettings(high=settings.score, low=weak, birth=birth), fps)
-        self._schedule = Schedule(ScheduleSettings(every=settings.detect_every, unsure=UNSURE * settings.score))
+        self._plan = schedule or planned(model, settings)
+        association = TrackSettings(high=settings.score, low=weak, birth=settings.score, noise=MOVING)
+        self._tracker = Tracker(replace(association, coast_looks=1 if self._plan.canvas else 0), fps)
+        self._regions = None
+        if self._plan.canvas:
+            self._regions = RegionDetector(model, backend, score=weak, iou=settings.iou)
+        self._budget = TimeBudget(settings.deadline_ms)
         self._cuts = CutDetector()
         self._size = (0, 0)
         self._tracks = Tracks.empty()
@@ -104,24 +132,43 @@ class Pipeline:
             self._size = size
             self._flow = FlowShift(size[0])
             self._analysis = SceneAnalysis(None, self._given, size)
+            self._schedule = Schedule(self._plan, self.camera, size)
         if cut:
             self._tracker.reset()
             self._analysis.reset()
             self._tracks, self._scene = Tracks.empty(), None
-        why = self._schedule.due(cut=cut, tracks=self._tracks, scene=self._scene)
+        flow = expected = None
+        if self._regions:
+            flow = self._flow.step(grey, self._tracks)
+            expected = self._tracker.expected(frame.t_ns, flow)
+        look = self._schedule.due(
+            cut=cut,
+            tracks=self._tracks,
+            scene=self._scene,
+            t_ns=frame.t_ns,
+            expected=expected,
+            hidden=self._tracker.hidden,
+            fits=self._budget.fits,
+        )
         laps.lap("track")
-        detections = None
-        if why:
+        detections, searched, looked = None, np.zeros((0, 4), np.float32), None
+        if look.why and look.tiles is None:
             detections = self._detect(frame, laps)
-            self._flow.remember(grey)
-            self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size)
-        else:
-            boxes, ok = self._flow.step(grey, self._tracks)
-            self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
+            searched = np.array([[0, 0, *size]], np.float32)
+            if flow is None:
+                self._flow.remember(grey)
+            flow = None  # a detection says more
+        elif look.tiles is not None and self._regions:
+            detections = self._regions(frame.bgr, look.tiles, frame.index, laps)
+            searched, looked = look.tiles.source, partial(visible, tiles=look.tiles, frame_size=size)
+        elif flow is None:
+            flow = self._flow.step(grey, self._tracks)
+        self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size, looked=looked, flow=flow)
         laps.lap("track")
         self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
         laps.lap("scene")
-        return FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns)
+        late = self._budget.book(laps.ns, look)
+        return FrameResult(frame, detections, self._tracks, self._scene, look.why, searched, cut, late, laps.ns)
 
     def _detect(self, frame: Frame, laps: Laps) -> Detections:
         tensor, box = self._preprocess(frame.bgr)
@@ -131,6 +178,16 @@ class Pipeline:
         detections = self._decode(outputs, box)
         laps.lap("postprocess")
         return detections
+
+
+def planned(model: ModelSpec, settings: RunSettings) -> ScheduleSettings:
+    """When and where a model is to look: with regions within the budget, without them every k-th frame."""
+    plan = ScheduleSettings(every=settings.detect_every, unsure=UNSURE * settings.score)
+    if model.regions is None:
+        return plan
+    height, width = model.regions
+    cost = height * width / (model.height * model.width)
+    return replace(plan, canvas=(width, height), cost=cost, budget=settings.budget)
 
 
 def loop(frames: Iterable[Frame], pipeline: Pipeline) -> Iterator[FrameResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections import Counter
@@ -45,9 +46,12 @@ class RunSummary:
     dropped: int  # by a live source, for lack of time
     seconds: float  # wall clock, up to the last frame
     fps: float
-    detector_frames: int
+    detector_frames: int  # in which the detector ran, on the whole frame or parts of it
+    region_frames: int  # in which it ran on parts
+    late_frames: int  # that took longer than the deadline; 0 where none is set
     reasons: dict[str, int]  # why the detector ran → frames
     macs_saved: float  # share of the network's multiply-adds that a detection in every frame would have cost more
+    pixels_searched: float  # mean share of the frame's pixels that the detector was shown
     tracks: int  # different ids
     cuts: int
     events: list[dict[str, Any]]
@@ -109,6 +113,12 @@ def working_ms(result: FrameResult) -> float:
     return sum(result.ns.get(stage, 0) for stage in WORKING) / 1e6
 
 
+def share_of_regions(bundle: Bundle) -> float:
+    """Multiply-adds of a look at parts of the frame over those of a look at all of it; nan without regions."""
+    facts = bundle.stages["export"].facts if "export" in bundle.stages else {}
+    return float(facts["macs_regions"] / facts["macs"]) if facts.get("macs_regions") else math.nan
+
+
 def versions() -> dict[str, str]:
     """Of what a run's result depends on."""
     names = ("numpy", "onnxruntime", "av", *filter(find_spec, ("openvino",)))
@@ -127,7 +137,9 @@ class _Tally:
         self._reasons: Counter[str] = Counter()
         self._ids: set[int] = set()
         self._events: list[dict[str, Any]] = []
-        self._frames = self._cuts = 0
+        self._frames = self._cuts = self._regions = self._late = 0
+        self._macs = self._searched = 0.0  # in whole frames
+        self._cost = share_of_regions(bundle)
         self._began = self._ended = time.perf_counter()
         self._stills: list[_Still] = []
 
@@ -149,8 +161,13 @@ class _Tally:
         self._cuts += result.cut
         self._ids.update(result.tracks.id.tolist())
         self._events += [event.json() for event in result.scene.warnings]
+        self._late += result.late
         if result.why:
             self._reasons[result.why] += 1
+            self._regions += not result.whole
+            self._macs += 1.0 if result.whole else self._cost
+            side = result.searched[:, 2:] - result.searched[:, :2]
+            self._searched += float(side.prod(1).sum()) / (result.frame.bgr.shape[0] * result.frame.bgr.shape[1])
         self._ended = time.perf_counter()
 
     def wants_still(self, result: FrameResult) -> bool:
@@ -208,8 +225,11 @@ class _Tally:
             seconds=round(seconds, 3),
             fps=round(self._frames / seconds, 2) if seconds else 0.0,
             detector_frames=detector_frames,
+            region_frames=self._regions,
+            late_frames=self._late,
             reasons=dict(self._reasons),
-            macs_saved=round(1 - detector_frames / self._frames, 4) if self._frames else 0.0,
+            macs_saved=round(1 - self._macs / self._frames, 4) if self._frames else 0.0,
+            pixels_searched=round(self._searched / self._frames, 4) if self._frames else 0.0,
             tracks=len(self._ids),
             cuts=self._cuts,
             events=self._events,
