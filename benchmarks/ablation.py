@@ -4,9 +4,9 @@ The loop of `edgecnn run` on simulated drives that nothing was trained on, all r
 frame; in every k-th, LK flow between; with parts of the frame between whole ones; with the far road and the edges among
 those parts; and adaptive, at several budgets. The bundle needs regions (`run.regions` in its recipe).
 
-GMACs a frame: the network's from the manifest; the follower's and the warps' from `follower_macs` and `warp_macs`, upper
-bounds, every product with its sum counted as one. AP50 and HOTA are of the tracks that the loop returns, with their
-scores. Streaming AP50 (Li, Wang and Ramanan 2020, arXiv:2005.10420): the newest result that exists when a frame
+GMACs a frame: the network's from the manifest; the follower's and the warps' from `follower_macs` and `warp_macs`,
+upper bounds, every product with its sum counted as one. AP50 and HOTA are of the tracks that the loop returns, with
+their scores. Streaming AP50 (Li, Wang and Ramanan 2020, arXiv:2005.10420): the newest result that exists when a frame
 arrives, on a machine that takes --latency-ms for the whole frame, in proportion to MACs for parts and FOLLOW_MS
 otherwise, and skips what it can't keep up with. Delay: frames from an object's first hit in the first row to that in
 this row, mean of the objects that both hit. Missed: staged drives towards a lead without a warning while the true time

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgecnn.scene import F32, I64, Bool, _Columns
 
 F64 = NDArray[np.float64]
-ZOOMS = (1.5, 1.0, 0.65, 0.4)  # canvas px a frame px
+ZOOMS = (1.5, 1.0, 0.65, 0.4, 0.25)  # canvas px a frame px
 SIZES = (16.0, 80.0)  # px of the canvas: sqrt(wh) between which the network sees an object well
 _CENTRES = 6  # windows are laid around so many of what is wanted most, and around the middle of each two of them
 ROOM = 0.25  # of an object's sides, that must be inside the window on each side of it

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from edgecnn.adas.camera import Camera
-from edgecnn.adas.regions import Tiles, Wanted, choose, through
+from edgecnn.adas.regions import Tiles, Wanted, choose, seen, through
 from edgecnn.adas.scene import Scene
 from edgecnn.errors import InputError
 from edgecnn.scene import F32, I64, Tracks
@@ -24,6 +24,7 @@ Reason = Literal["first", "cut", "stride", "closing", "unsure", "worth"]
 Kind = Literal["frame", "regions"]
 BOTH: frozenset[Kind] = frozenset(("frame", "regions"))
 _PRICE = 8.0  # worth that the multiply-adds of a whole frame must bring while the budget is kept to
+_URGENT = 3.0  # worth of what is in the path and near contact, beside its own
 _STEP = 0.5  # whole frames
 _MOST = 1.0  # whole frames: more is not saved up
 
@@ -119,7 +120,8 @@ class Schedule:
         unseen_s = np.concatenate([tracks.missed * elapsed_s, self._unseen_s])
         worth = 1 - np.exp(-unseen_s / s.forget_s)
         if scene is not None:
-            worth[: len(tracks)] *= 1 + scene.in_path + (scene.ttc_s < 1.5 * s.closing_s)
+            worth[: len(tracks)] *= 1 + scene.in_path
+            worth[: len(tracks)] += _URGENT * (scene.in_path & (scene.ttc_s < s.closing_s))
         worth[len(tracks) :] *= self._weight
         boxes, misses = hidden
         wanted = Wanted(np.concatenate([expected, self._places, boxes]), np.concatenate([worth, 0.5**misses]))
@@ -130,10 +132,18 @@ class Schedule:
         if reason or s.budget is None:
             return parts
         price = _PRICE * 2 ** (-self._saved / _STEP)
-        whole = float(wanted.worth.sum()) - price if "frame" in fits else -np.inf
+        whole = self._through_all(wanted) - price if "frame" in fits else -np.inf
         if max(whole, gained - price * s.cost) <= 0:
             return Look(None)
         return Look("worth") if whole > gained - price * s.cost else parts
+
+    def _through_all(self, wanted: Wanted) -> float:
+        """What a look at the whole frame is worth. It shows small things worse than a window does."""
+        assert self.settings.canvas is not None
+        width, height = self._size
+        area = self.settings.canvas[0] * self.settings.canvas[1] / self.settings.cost  # of the network's input, px²
+        zoom, frame = np.sqrt([area / (width * height)]), np.array([[0, 0, width, height]])
+        return float((seen(wanted.xyxy, frame, zoom, self._size) @ wanted.worth)[0])
 
     def _book(self, look: Look, since: int | None) -> None:
         whole = look.why is not None and look.tiles is None

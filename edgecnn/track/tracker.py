@@ -88,7 +88,8 @@ class Tracker:
 
         `detections` is None where the detector did not run: tracks move on and none is lost by that. `looked`: where
         it looked at parts of the frame only, tells which (N,) of boxes (N, 4) px it would have seen; the others are
-        not lost either. `flow`: boxes (N, 4) measured by other means, and which (N,) were; rows of the Tracks last returned.
+        not lost either. `flow`: boxes (N, 4) measured by other means, and which (N,) were; their rows are those of the
+        Tracks last returned.
         Returns the confirmed tracks that the last look at their place saw, or missed for no more than `coast_s`.
         """
         if flow is not None and (len(flow[0]) != len(self._shown) or len(flow[1]) != len(self._shown)):
