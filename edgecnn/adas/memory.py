@@ -24,13 +24,17 @@ class ById:
 
     def rows(self, ids: I64) -> I64:
         """Where each of `ids` (N,), all different, is kept; new ones are added. Later calls may move rows."""
-        new = np.setdiff1d(ids, self.id)
-        if len(new):
+        at = np.searchsorted(self.id, ids)
+        known = at < len(self.id)
+        known[known] = self.id[at[known]] == ids[known]
+        if not known.all():
+            new = np.sort(ids[~known])
             at = np.searchsorted(self.id, new)
             self.id = np.insert(self.id, at, new)
             for name, fill in self._fills.items():
                 self._columns[name] = np.insert(self._columns[name], at, fill, axis=0)
-        return np.searchsorted(self.id, ids)
+            at = np.searchsorted(self.id, ids)
+        return at
 
     def keep(self, rows: Bool) -> None:
         """Forget the other rows."""
