@@ -171,7 +171,8 @@ def main() -> None:
             settings = replace(shipped, range=replace(shipped.range, mount_rad=mount))
             table, horizon = distances(runs, settings=settings, wrong_rad=math.radians(degrees))
             rms = np.sqrt((horizon**2).mean(0))
-            share = np.quantile(np.abs(table[:, 1] / table[:, 0] - 1)[table[:, 0] >= 3], (0.5, 0.9))
+            far = table[table[:, 0] >= 3]
+            share = np.quantile(np.abs(far[:, 1] / far[:, 0] - 1), (0.5, 0.9))
             print(f"| {degrees:g}° | {mount:g} | {rms[1]:.2f} | {rms[0]:.2f} | {share[0]:.1%} | {share[1]:.1%} |")
     print("\n| path | precision of the lead | recall | changes a minute |\n|---|---|---|---|")
     for name, lane in (("straight on", False), ("true lane lines", True)):
