@@ -181,9 +181,11 @@ def main() -> None:
 
 
 def draw(drive: Drive, found: list[Look], path: Path) -> None:
-    """Of the frame with the most objects on the road: told distance ± its deviation, the true one, both horizons."""
+    """Of the frame with a lead and the most objects: told distance ± its deviation, the true one, both horizons."""
     results = list(analysed(drive, found))
-    count = [int((np.isfinite(scene.distance_m) & (match >= 0)).sum()) for _, scene, match in results]
+    count = [
+        (scene.lead >= 0) * int((np.isfinite(scene.distance_m) & (match >= 0)).sum()) for _, scene, match in results
+    ]
     i = int(np.argmax(count))
     look, scene, match = results[i]
     picture = cv2.resize(drive.render(i)[0].bgr, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
