@@ -158,7 +158,10 @@ def main() -> None:
     print("| m | n | median error | 90 % within | foot alone: median | 90 % | within 1 sigma | within 2 |")
     print("|---|---|---|---|---|---|---|---|")
     for low, high in (*BANDS, (BANDS[0][0], BANDS[-1][1])):
-        true, said, sigma, simple = table[(table[:, 0] >= low) & (table[:, 0] < high)].T
+        band = table[(table[:, 0] >= low) & (table[:, 0] < high)]
+        if not len(band):
+            continue
+        true, said, sigma, simple = band.T
         off, plain = np.abs(said - true), np.abs(simple - true) / true
         cells = [f"{v:.1%}" for v in (*np.quantile(off / true, (0.5, 0.9)), *np.quantile(plain, (0.5, 0.9)))]
         inside = [f"{(off < k * sigma).mean():.0%}" for k in (1, 2)]
