@@ -9,7 +9,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -33,6 +33,9 @@ class Section(BaseModel):
     """Frozen, and no key passes unread."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
 
 
 class DataSection(Section):
@@ -388,6 +391,15 @@ def load(path: Path | str) -> Recipe:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no recipe at {path}", do="See recipes/ for the shipped ones")
+    resolved: Recipe = _resolve(read(path, Recipe, "name:, model:"), path.resolve().parent)
+    return resolved
+
+
+def read(path: Path, kind: type[S], keys: str) -> S:
+    """A YAML file as a section of this kind; `keys` are examples of those wanted.
+
+    Raises RecipeError, one line, naming the key if its content is wrong.
+    """
     try:
         data = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -396,23 +408,21 @@ def load(path: Path | str) -> Recipe:
         raise RecipeError(f"{path}{line} is not YAML ({getattr(error, 'problem', None) or error})") from error
     if not isinstance(data, dict):
         raise RecipeError(
-            f"{path} holds {'nothing' if data is None else type(data).__name__}", wanted="keys such as name:, model:"
+            f"{path} holds {'nothing' if data is None else type(data).__name__}", wanted=f"keys such as {keys}"
         )
     try:
-        recipe = Recipe.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(_explain(path, error)) from error
-    resolved: Recipe = _resolve(recipe, path.resolve().parent)
-    return resolved
+        raise RecipeError(_explain(path, kind, error)) from error
 
 
-def _explain(path: Path, error: ValidationError) -> str:
+def _explain(path: Path, kind: type[Section], error: ValidationError) -> str:
     """The first complaint, as one line with the key's place and, for an unknown key, the nearest known one."""
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key also makes one missing
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        known = _keys_at(first["loc"][:-1])
+        known = _keys_at(kind, first["loc"][:-1])
         near = difflib.get_close_matches(key, known, 1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         return f"{path}: unknown key '{place}'; {hint}"
@@ -428,9 +438,9 @@ def _explain(path: Path, error: ValidationError) -> str:
     return f"{path}:{where} {message}{came}"
 
 
-def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """Known keys of the section at a place in the recipe."""
-    section: Any = Recipe
+def _keys_at(kind: type[Section], loc: tuple[int | str, ...]) -> list[str]:
+    """Known keys of the section at a place in the file."""
+    section: Any = kind
     for part in loc:
         if isinstance(part, int):  # place in a list: the section is that of its elements
             continue

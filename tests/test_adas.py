@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecnn.adas import Camera, Event, Scene, SceneAnalysis, Schedule, ScheduleSettings
-from edgecnn.adas.camera import PathSettings, place
+from edgecnn.adas import Camera, Event, Scene, SceneAnalysis, SceneSettings, Schedule, ScheduleSettings
 from edgecnn.adas.memory import ById
+from edgecnn.adas.path import Path, Place, place
 from edgecnn.adas.ttc import Contact, TimeToCollision, TtcSettings, contact_time
 from edgecnn.errors import InputError
 from edgecnn.scene import Detections, Tracks
 from edgecnn.track import Tracker
 
 SIZE = (1280, 720)
+SETTINGS = SceneSettings.read()
 CAMERA = Camera(740.0, 740.0, 640.0, 360.0, height_m=1.2)
 FPS = 30.0
 Motion = Callable[[float], tuple[float, float]]  # time s → (gap m along the road, metres right of our middle)
@@ -258,7 +260,7 @@ def test_no_contact_with_what_moves_away_unless_it_brakes() -> None:
 
 
 def fitted(boxes: list[np.ndarray], settings: TtcSettings | None = None) -> Contact:
-    ttc = TimeToCollision(settings or TtcSettings(), SIZE, CAMERA.fx)
+    ttc = TimeToCollision(settings or SETTINGS.ttc, SIZE, CAMERA.fx)
     for k, box in enumerate(boxes):
         contact = ttc.step(np.array([7]), box.astype(np.float32)[None], k / FPS)
     return contact
@@ -272,7 +274,9 @@ def test_exact_boxes_give_the_exact_time_and_growth() -> None:
 
 
 def test_a_braking_lead_is_nearer_than_its_closing_speed_says() -> None:
-    contact = fitted([true_box(20 - 2 * (k / FPS) ** 2, 0.0) for k in range(46)], TtcSettings(acceleration=6))
+    contact = fitted(
+        [true_box(20 - 2 * (k / FPS) ** 2, 0.0) for k in range(46)], replace(SETTINGS.ttc, acceleration_mps2=6)
+    )
     gap, closing = 20 - 2 * 1.5**2, 4 * 1.5
     assert gap / closing == pytest.approx(2.6, abs=0.02)
     assert contact.ttc_s[0] == pytest.approx(math.sqrt(10) - 1.5, rel=0.05)
@@ -280,7 +284,7 @@ def test_a_braking_lead_is_nearer_than_its_closing_speed_says() -> None:
 
 def test_the_stated_deviation_is_the_real_one() -> None:
     random = np.random.default_rng(3)
-    ids, ttc = np.arange(300), TimeToCollision(TtcSettings(), SIZE, CAMERA.fx)
+    ids, ttc = np.arange(300), TimeToCollision(SETTINGS.ttc, SIZE, CAMERA.fx)
     for k in range(37):
         boxes = true_box(40 - 10 * k / FPS, 0.0) + random.normal(0, 0.35, (300, 4))
         contact = ttc.step(ids, boxes.astype(np.float32), k / FPS)
@@ -330,22 +334,25 @@ def test_a_pitched_camera_gets_back_the_point_it_was_shown(pitch: float, z: floa
     assert v > camera.horizon_px
 
 
+def placed(gap_m: float, right_m: float, *, drift_mps: float = 0.0, ttc_s: float = math.inf) -> Place:
+    """One car straight ahead of us on a straight road."""
+    sideways = np.array([CAMERA.fx * drift_mps / gap_m])
+    box, gap, ttc = true_box(gap_m, right_m)[None], np.array([gap_m]), np.array([ttc_s])
+    return place(CAMERA, SETTINGS.path, Path(0.0), box, gap, sideways, np.zeros(1), ttc)
+
+
 @pytest.mark.parametrize(("right_m", "inside"), [(0.0, True), (1.5, True), (1.7, False), (-3.5, False)])
 def test_the_corridor_reaches_seventy_centimetres_to_each_side(right_m: float, inside: bool) -> None:
-    box = true_box(25, right_m)[None]
-    where = place(CAMERA, PathSettings(), box, np.zeros(1), np.zeros(1), np.full(1, np.inf))
+    where = placed(25, right_m)
     assert where.in_path.tolist() == [inside]
-    assert where.forward_m[0] == pytest.approx(25)
-    assert where.right_m[0] == pytest.approx(right_m, abs=1e-9)
+    assert where.aside_m[0] == pytest.approx(right_m, abs=1e-9)
+    assert where.half_m[0] == pytest.approx(0.9)
 
 
 def test_what_is_leaving_the_corridor_is_not_in_the_path() -> None:
-    box = true_box(20, 0.5)[None]
-    sideways = np.array([CAMERA.fx * 2.0 / 20])  # 2 m/s to the right
-    still, ttc = np.zeros(1), np.ones(1)
-    assert not place(CAMERA, PathSettings(), box, sideways, still, ttc).in_path.any()
-    assert place(CAMERA, PathSettings(), box, -sideways, still, ttc).in_path.all()
-    assert place(CAMERA, PathSettings(), box, sideways, still, 0.5 * ttc).in_path.all()  # reached before it has left
+    assert not placed(20, 0.5, drift_mps=2, ttc_s=1).in_path.any()
+    assert placed(20, 0.5, drift_mps=-2, ttc_s=1).in_path.all()
+    assert placed(20, 0.5, drift_mps=2, ttc_s=0.5).in_path.all()  # reached before it has left
 
 
 @pytest.mark.parametrize("wrong", [{"fx": 0.0}, {"height_m": -1.0}, {"pitch_rad": 2.0}, {"fy": math.nan}])

@@ -24,13 +24,21 @@ class ById:
 
     def rows(self, ids: I64) -> I64:
         """Where each of `ids` (N,), all different, is kept; new ones are added. Later calls may move rows."""
+        at = self.id.searchsorted(ids)
+        if len(self.id) and (self.id.take(at, mode="clip") == ids).all():
+            return at  # nobody is new: the usual case, and set operations are dear
         new = np.setdiff1d(ids, self.id)
-        if len(new):
-            at = np.searchsorted(self.id, new)
-            self.id = np.insert(self.id, at, new)
-            for name, fill in self._fills.items():
-                self._columns[name] = np.insert(self._columns[name], at, fill, axis=0)
-        return np.searchsorted(self.id, ids)
+        at = self.id.searchsorted(new)
+        self.id = np.insert(self.id, at, new)
+        for name, fill in self._fills.items():
+            self._columns[name] = np.insert(self._columns[name], at, fill, axis=0)
+        return self.id.searchsorted(ids)
+
+    def among(self, rows: I64) -> Bool:
+        """Which of those kept (M,) are at `rows`."""
+        mask = np.zeros(len(self.id), bool)
+        mask[rows] = True
+        return mask
 
     def keep(self, rows: Bool) -> None:
         """Forget the other rows."""

@@ -3,87 +3,163 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from edgecnn.adas.camera import Camera, PathSettings, place
+from edgecnn.adas.camera import Camera
+from edgecnn.adas.ego import Ego
 from edgecnn.adas.event import Event
-from edgecnn.adas.fcw import FcwSettings, ForwardCollisionWarning
+from edgecnn.adas.fcw import fcw
+from edgecnn.adas.headway import Headway
+from edgecnn.adas.horizon import Horizon
+from edgecnn.adas.kinds import CLASSES, Kinds
 from edgecnn.adas.lane import Lane
-from edgecnn.adas.ttc import TimeToCollision, TtcSettings
+from edgecnn.adas.latch import Latch, Moment
+from edgecnn.adas.path import Path, place
+from edgecnn.adas.pedestrian import arrival_s, pedestrian
+from edgecnn.adas.thresholds import SceneSettings
+from edgecnn.adas.ttc import TimeToCollision
 from edgecnn.scene import F32, Bool, Tracks
-
-FOOT_PX = 1.0  # standard deviation of a box's lower edge
 
 
 @dataclass(frozen=True)
 class Scene:
     """Rows as those of the Tracks that it was made from, N of them."""
 
-    ttc_s: F32  # (N,) inf = not closing in, or not known yet
+    ttc_s: F32  # (N,) from our bumper; inf = not closing in, or not known yet
     ttc_sigma_s: F32  # (N,) standard deviation of ttc_s
-    distance_m: F32  # (N,) along the road; nan = no camera known, inf = its foot is not on the road
+    distance_m: F32  # (N,) from the camera to its nearest point, along the road; nan = no camera known, inf = not on it
     distance_sigma_m: F32  # (N,) standard deviation of distance_m
     in_path: Bool  # (N,)
-    warned: Bool  # (N,) a warning of it is on
+    warned: Bool  # (N,) a collision or pedestrian warning of it is on
     warnings: tuple[Event, ...]  # that began or ended in this frame
     lead: int = -1  # row of the closest vehicle in our path; -1 = none
     headway_s: float = math.nan  # time until we are where the lead is now; nan = no lead, or our speed is not known
     lane: Lane | None = None  # None = not sought
     on: tuple[str, ...] = ()  # of adas.event.WARNINGS, those that are on now
-
-
-@dataclass(frozen=True)
-class SceneSettings:
-    ttc: TtcSettings = field(default_factory=TtcSettings)
-    path: PathSettings = field(default_factory=PathSettings)
-    fcw: FcwSettings = field(default_factory=FcwSettings)
+    horizon_px: float = math.nan  # row of the frame, freed from distortion
 
 
 class SceneAnalysis:
     """Of one camera. With `camera` None a usual dashcam is assumed for the path, and no distance is given."""
 
-    def __init__(self, settings: SceneSettings | None, camera: Camera | None, frame_size: tuple[int, int]) -> None:
-        """`frame_size` is (width, height) in px, that which the camera's figures hold for."""
-        self.settings = settings or SceneSettings()
+    def __init__(
+        self,
+        settings: SceneSettings | None,
+        camera: Camera | None,
+        frame_size: tuple[int, int],
+        *,
+        classes: tuple[str, ...] = CLASSES,
+    ) -> None:
+        """`frame_size` is (width, height) of the frames in px; `classes` names the labels of the tracks.
+
+        Raises InputError where the camera's figures hold for a picture of another aspect.
+        """
+        self.settings = s = settings or SceneSettings.read()
         self._known = camera is not None
-        self.camera = camera or Camera.assumed(frame_size)
-        self._ttc = TimeToCollision(self.settings.ttc, frame_size, self.camera.fx)
-        self._fcw = ForwardCollisionWarning(self.settings.fcw)
+        self.camera = (camera or Camera.assumed(frame_size)).fitted(frame_size)
+        self._kinds = Kinds(s.kinds, classes)
+        self._horizon = Horizon(s.range, self.camera, self._kinds, known=self._known)
+        self._ttc = TimeToCollision(s.ttc, frame_size, self.camera.fx)
+        self._ego, self._headway = Ego(), Headway(s.headway)
+        self._lead = Latch(s.path.lead_detections, s.path.lead_off_s)
+        self._latches = {
+            "fcw": Latch(s.fcw.on_detections, s.fcw.calm_s),
+            "pedestrian": Latch(s.pedestrian.on_detections, s.pedestrian.calm_s),
+            "headway": Latch(s.headway.on_detections, s.headway.calm_s),
+        }
+        self._departing: set[str] = set()
         self._frame = -1
+        self.speed_known = False  # our own speed was told of at least once; without it there is no headway warning
 
     def reset(self) -> None:
         """Forget all tracks, as after a hard cut; warnings that are on end without an event."""
         self._ttc.reset()
-        self._fcw.reset()
+        self._horizon.reset()
+        self._ego.reset()
+        for latch in (self._lead, *self._latches.values()):
+            latch.reset()
+        self._departing.clear()
 
-    def step(self, tracks: Tracks, t_ns: int, *, measured: F32 | None = None, frame: int | None = None) -> Scene:
+    def step(
+        self,
+        tracks: Tracks,
+        t_ns: int,
+        *,
+        measured: F32 | None = None,
+        frame: int | None = None,
+        lane: Lane | None = None,
+        vanishing: tuple[float, float] | None = None,
+        departures: tuple[Event, ...] = (),
+        speed_mps: float = math.nan,
+        yaw_rate_rps: float = math.nan,
+        valid: bool = True,
+    ) -> Scene:
         """One frame, taken at `t_ns`.
 
         `measured` (N, 4) px are the rows of `tracks` as detected, nan where not (`Tracker.measured`). Without it the
         boxes of `tracks` are taken where `missed` is 0; if those were filtered, warnings come late or too eagerly.
         `frame` is the frame's index for the events; without it, the calls are counted from 0.
+        `vanishing`: the row at which our lane's lines meet, and its deviation, px. `departures`: the lane-departure
+        warnings that begin or end now. `yaw_rate_rps`: how fast we turn to the right.
+        `valid` False: the frame cannot be relied on; nothing is measured in it, and no warning begins.
         """
         self._frame = self._frame + 1 if frame is None else frame
+        t, s, kinds = Moment(t_ns, self._frame, valid), self.settings, self._kinds
         if measured is None:
             measured = np.where((tracks.missed == 0)[:, None], tracks.xyxy, np.float32(np.nan))
-        sideways = tracks.velocity[:, 0]
-        contact = self._ttc.step(tracks.id, measured, t_ns / 1e9)
-        where = place(self.camera, self.settings.path, tracks.xyxy, sideways, contact.growth, contact.ttc_s)
-        distance = where.forward_m if self._known else np.full(len(tracks), np.nan)
-        # Z = f H / (v - horizon), so a foot that is off by n px puts Z off by n Z² / (f H).
-        sigma = FOOT_PX * np.square(distance) / (self.camera.fy * self.camera.height_m)
-        lead = int(np.argmin(np.where(where.in_path, where.forward_m, np.inf))) if where.in_path.any() else -1
-        warned, events = self._fcw.step(tracks, contact, where.in_path, distance, t_ns=t_ns, frame=self._frame)
+        if not valid:
+            measured, vanishing, departures = np.full_like(measured, np.nan), None, ()
+        label, xyxy = tracks.label, self.camera.straight(tracks.xyxy)
+        ranges = self._horizon.step(
+            tracks.id, label, xyxy, self.camera.straight(measured), t.now_s, vanishing=vanishing
+        )
+        forward, bumper = ranges.forward_m, self.camera.bumper_m
+        self._ego.step(speed_mps, t.now_s)
+        self.speed_known |= math.isfinite(self._ego.speed_mps)
+        contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego)
+        contact = contact.touching(bumper / np.maximum(forward, 2 * abs(bumper) + 0.1))
+        path = Path.of(self.camera, lane, speed_mps=speed_mps, yaw_rate_rps=yaw_rate_rps)
+        sideways, ttc_s = tracks.velocity[:, 0], contact.ttc_s
+        where = place(self.camera, s.path, path, xyxy, forward, sideways, contact.growth, ttc_s)
+
+        gap = forward - bumper
+        leading = self._lead.step(tracks, where.in_path & kinds.vehicle[label], where.near_path, t).on
+        ahead = np.where(leading & np.isfinite(forward), forward, np.inf)
+        lead = int(np.argmin(ahead)) if np.isfinite(ahead).any() else -1
+        headway_s, close, still_close = self._headway.step(gap, lead, self._ego.speed_mps)
+        at_risk = (kinds.person | kinds.two_wheeler)[label]
+        time_s = arrival_s(contact, gap, kinds.person[label], self._ego)
+        reasons = {
+            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path, self._ego),
+            "pedestrian": pedestrian(s.pedestrian, where, time_s, at_risk, tracks.age_s, self._ego),
+            "headway": (close, still_close),
+        }
+        shown_gap = gap if self._known else np.full(len(tracks), np.nan)
+        shown_s = {"fcw": ttc_s, "pedestrian": time_s, "headway": ttc_s}
+        changes = {kind: self._latches[kind].step(tracks, *reasons[kind], t) for kind in reasons}
+        events = [
+            event
+            for kind, change in changes.items()
+            for event in change.events(kind, tracks.id, shown_s[kind], shown_gap, t)
+        ]
+        for event in departures:
+            kind, _, suffix = event.kind.rpartition("_")
+            (self._departing.add if suffix == "on" else self._departing.discard)(kind)
+        on = [kind for kind, latch in self._latches.items() if latch.any]
+        distance, sigma = (v if self._known else np.full(len(tracks), np.nan) for v in (forward, ranges.sigma_m))
         return Scene(
-            ttc_s=contact.ttc_s.astype(np.float32),
+            ttc_s=ttc_s.astype(np.float32),
             ttc_sigma_s=contact.sigma_s.astype(np.float32),
             distance_m=distance.astype(np.float32),
             distance_sigma_m=sigma.astype(np.float32),
             in_path=where.in_path,
-            warned=warned,
-            warnings=events,
+            warned=changes["fcw"].on | changes["pedestrian"].on,
+            warnings=(*events, *departures),
             lead=lead,
-            on=("fcw",) if warned.any() else (),
+            headway_s=headway_s if self._known else math.nan,
+            lane=lane,
+            on=(*on, *sorted(self._departing)),
+            horizon_px=ranges.horizon_px,
         )

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, run, sense, stages, targets, track, use, xray
+from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, stages, targets, track, use, xray
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
@@ -22,6 +22,7 @@ __all__ = [
     "main",
     "predict",
     "run",
+    "scenarios",
     "sense",
     "stages",
     "targets",
@@ -32,7 +33,20 @@ __all__ = [
 
 HELP = (  # the order in which they are listed
     *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache"),
-    *("targets", "predict", "run", "track", "bench", "check", "report", "explain", "classify", "doctor", "zoo"),
+    *(
+        "targets",
+        "predict",
+        "run",
+        "track",
+        "bench",
+        "check",
+        "scenarios",
+        "report",
+        "explain",
+        "classify",
+        "doctor",
+        "zoo",
+    ),
 )
 app.registered_commands.sort(key=lambda command: HELP.index(getattr(command.callback, "__name__", "")))
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings

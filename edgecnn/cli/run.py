@@ -41,6 +41,18 @@ def run(
         ),
     ] = Precision.auto,
     threads: Annotated[int, typer.Option(min=0, help="Of inference on a CPU; 0: every core but one.")] = 0,
+    camera: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML or JSON: the camera's figures, as in docs/geometry.md.")
+    ] = None,
+    thresholds: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON: thresholds other than the shipped, docs/warnings.md.")
+    ] = None,
+    second: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="A classifier, to name what the tracked boxes show.")
+    ] = None,
+    of: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="That --second looks at; may be given again; all unless.")
+    ] = None,
     deadline: Annotated[
         float | None,
         typer.Option(metavar="MS", min=0.1, help="Frames that take longer are late: counted, and acted on."),
@@ -74,19 +86,29 @@ def run(
 ) -> None:
     """Detect and track on videos, cameras, drives."""
     sinks = _sinks(sink)
+    if of and second is None:
+        raise typer.BadParameter("it says what --second looks at, which is missing", param_hint="--of")
     import os
     from contextlib import ExitStack, closing
     from dataclasses import asdict
+    from functools import partial
 
+    from edgecnn.adas import SceneSettings
     from edgecnn.bundle import Bundle
+    from edgecnn.cli.camera import read_camera
     from edgecnn.progress import note
-    from edgecnn.run import Outputs, RunSettings, open_source, run_streams
+    from edgecnn.run import Outputs, RunSettings, Setup, open_second, open_source, run_streams
     from edgecnn.run.mqtt import Mqtt, MqttSettings
     from edgecnn.run.preview import Preview
 
     opened = Bundle.read(bundle)
     settings = RunSettings.of(
         opened, detect_every=every, precision=precision.value, threads=threads, deadline_ms=deadline
+    )
+    setup = Setup(
+        read_camera(camera) if camera else None,
+        SceneSettings.read(thresholds) if thresholds else None,
+        partial(open_second, Bundle.read(second), opened, of or (), threads=threads) if second else None,
     )
     broker = (
         MqttSettings(mqtt, mqtt_port, mqtt_topic, mqtt_user, os.environ.get("EDGECNN_MQTT_PASSWORD", ""))
@@ -110,6 +132,7 @@ def run(
                 for stream, name, folder in zip(streams, names, folders, strict=True)
             ],
             settings,
+            setup,
         )
     if not several and ends[0].error is not None:
         raise ends[0].error
@@ -131,6 +154,8 @@ def _line(end: StreamEnd, several: bool) -> str:
         *modes,
     ]
     line = ", ".join(words)
+    if s.names:
+        line += "\nnamed: " + ", ".join(f"{name} {count}" for name, count in s.names.items())
     made = [str(path) for path in s.files.values() if isinstance(path, str)]
     failed = [f"failed: {end.error}"] if several and end.error else []
     return "\n".join([f"{s.source}: {line}" if several else line, *failed, *made])

@@ -2,8 +2,9 @@
 
 from edgecnn.run.loop import FrameResult, Pipeline, RunSettings
 from edgecnn.run.runner import StreamEnd, run, run_streams
+from edgecnn.run.second import SecondStage, open_second
 from edgecnn.run.sources import Source, open_source
-from edgecnn.run.stream import Outputs
+from edgecnn.run.stream import Outputs, Setup
 from edgecnn.run.tally import RunSummary
 
 __all__ = [
@@ -12,8 +13,11 @@ __all__ = [
     "Pipeline",
     "RunSettings",
     "RunSummary",
+    "SecondStage",
+    "Setup",
     "Source",
     "StreamEnd",
+    "open_second",
     "open_source",
     "run",
     "run_streams",

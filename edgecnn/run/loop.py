@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.adas import Camera, Scene, SceneAnalysis, Schedule, ScheduleSettings
+from edgecnn.adas import (
+    Camera,
+    LaneDepartureWarning,
+    LaneDetector,
+    Scene,
+    SceneAnalysis,
+    SceneSettings,
+    Schedule,
+    ScheduleSettings,
+)
 from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import InputError, ModelError
 from edgecnn.run.health import nonsense
+from edgecnn.run.second import SecondStage
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
-from edgecnn.scene import Detections, Frame, Picture, Tracks
+from edgecnn.scene import F32, Detections, Frame, Picture, Tracks
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
 from edgecnn.track.settings import Settings as TrackSettings
@@ -67,6 +78,8 @@ class FrameResult:
     why: Reason | None  # for which the detector ran
     cut: bool  # the source switched to another scene: tracks were forgotten
     ns: Mapping[str, int]  # stage → time spent; `decode` runs beside the others, in its own thread
+    names: tuple[str, ...] = ()  # rows as those of `tracks`, by the second stage; "" = not known; () = there is none
+    name_score: F32 = field(default_factory=lambda: np.zeros(0, np.float32))  # rows as `names`, mean probability
     invalid: str = ""  # what the detector's answer makes unusable: tracks coast, and nothing may be concluded
     grey: NDArray[np.uint8] | None = None  # (h, w) the reduced picture
 
@@ -74,16 +87,26 @@ class FrameResult:
 class Pipeline:
     """One camera's detector, tracker and scene analysis. State lives here: two cameras need two of them.
 
-    `camera` None: a usual dashcam is assumed, and distances stay unknown. Raises ModelError for a model without boxes.
+    `camera` None: a usual dashcam is assumed, and distances stay unknown. `second` names what tracks show.
+    Raises ModelError for a model without boxes.
     """
 
     def __init__(
-        self, model: ModelSpec, backend: Backend, settings: RunSettings, *, fps: float, camera: Camera | None = None
+        self,
+        model: ModelSpec,
+        backend: Backend,
+        settings: RunSettings,
+        *,
+        fps: float,
+        camera: Camera | None = None,
+        thresholds: SceneSettings | None = None,
+        second: SecondStage | None = None,
     ) -> None:
         if model.task != "detect":
             raise ModelError(f"a model for '{model.task}'", wanted="a detector, to track what it finds")
         weak = settings.score / 3
         self.settings, self._model, self._backend, self._given = settings, model, backend, camera
+        self._thresholds = thresholds
         self._preprocess = Preprocess(model)
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         birth = min(settings.score + 0.1, 0.95)
@@ -91,6 +114,7 @@ class Pipeline:
         self._schedule = Schedule(ScheduleSettings(every=settings.detect_every, unsure=UNSURE * settings.score))
         self._cuts = CutDetector()
         self._size = (0, 0)
+        self._second = second
         self._tracks = Tracks.empty()
         self._scene: Scene | None = None
 
@@ -98,6 +122,11 @@ class Pipeline:
     def camera(self) -> Camera:
         """The camera given or assumed; known from the first frame on."""
         return self._analysis.camera
+
+    @property
+    def speed_known(self) -> bool:
+        """Whether any frame until now told our own speed."""
+        return self._size != (0, 0) and self._analysis.speed_known
 
     def step(self, frame: Frame) -> FrameResult:
         laps = Laps()
@@ -108,10 +137,16 @@ class Pipeline:
             cut = self._size != (0, 0)
             self._size = size
             self._flow = FlowShift(size[0])
-            self._analysis = SceneAnalysis(None, self._given, size)
+            self._analysis = SceneAnalysis(self._thresholds, self._given, size, classes=self._model.classes)
+            self._lanes = LaneDetector(self._analysis.camera, known=self._given is not None)
+            self._departure = LaneDepartureWarning()
         if cut:
             self._tracker.reset()
             self._analysis.reset()
+            self._lanes.reset()
+            self._departure.reset()
+            if self._second:
+                self._second.reset()
             self._tracks, self._scene = Tracks.empty(), None
         why = self._schedule.due(cut=cut, tracks=self._tracks, scene=self._scene)
         laps.lap("track")
@@ -123,9 +158,28 @@ class Pipeline:
             boxes, ok = self._flow.step(grey, self._tracks)
             self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size)
         laps.lap("track")
-        self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
+        lane = self._lanes.step(frame.bgr, frame.t_ns, self._tracks.xyxy)
+        row = self._lanes.horizon_px, self._lanes.horizon_sigma_px
+        self._scene = self._analysis.step(
+            self._tracks,
+            frame.t_ns,
+            measured=self._tracker.measured,
+            frame=frame.index,
+            lane=lane,
+            vanishing=row if math.isfinite(row[0]) else None,
+            departures=self._departure.step(lane, frame.t_ns, frame.index, frame.speed_mps),
+            speed_mps=frame.speed_mps,
+            valid=not invalid,
+        )
         laps.lap("scene")
-        return FrameResult(frame, detections, self._tracks, self._scene, why, cut, laps.ns, invalid, grey)
+        result = FrameResult(
+            frame, detections, self._tracks, self._scene, why, cut, laps.ns, invalid=invalid, grey=grey
+        )
+        if self._second:
+            names, score = self._second.step(frame.bgr, self._tracks)
+            laps.lap("second")
+            result = replace(result, names=names, name_score=score)
+        return result
 
     def reduce(self, on: bool) -> None:
         """Look less often, or as often as the settings say."""

@@ -66,6 +66,7 @@ class SimReader:
 
     def __init__(self, text: str) -> None:
         from edgecnn.data.simulator import Drive
+        from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER
 
         scenario, _, seed = text.rpartition(":")
         if not seed.isdecimal():
@@ -73,7 +74,9 @@ class SimReader:
         self.name, self.warning = f"sim:{text}", ""
         self._drive = Drive(int(seed), scenario=scenario or "traffic")
         lens = self._drive.camera
-        self.camera: Camera | None = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad)
+        self.camera: Camera | None = Camera(
+            lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad, bumper_m=CAMERA_TO_BUMPER
+        )
         self.fps = self._drive.fps
         self.total: int | None = len(self._drive)
 

@@ -13,7 +13,7 @@ from edgecnn.bundle import Bundle
 from edgecnn.progress import bar
 from edgecnn.run.loop import RunSettings
 from edgecnn.run.sources import Source, open_source
-from edgecnn.run.stream import Outputs, SinkName, Stream
+from edgecnn.run.stream import Outputs, Setup, SinkName, Stream
 from edgecnn.run.tally import RunSummary
 
 TICK_S = 0.1  # without a frame from any source, after which each is asked how it is
@@ -35,6 +35,7 @@ def run(
     sinks: Collection[SinkName] = ("video", "events"),
     *,
     backend: Backend | None = None,
+    setup: Setup | None = None,
 ) -> RunSummary:
     """Run a bundle on a source; `out` receives the sinks' files, stills and summary.json, None: nothing is written.
 
@@ -43,7 +44,7 @@ def run(
     MissingDependency.
     """
     source = open_source(source) if isinstance(source, str) else source
-    (end,) = run_streams(bundle, [(source, Outputs("0", out, tuple(sinks)))], settings, backend=backend)
+    (end,) = run_streams(bundle, [(source, Outputs("0", out, tuple(sinks)))], settings, setup, backend=backend)
     if end.error is not None:
         raise end.error
     return end.summary
@@ -53,6 +54,7 @@ def run_streams(
     bundle: Bundle,
     sources: Sequence[tuple[Source, Outputs]],
     settings: RunSettings | None = None,
+    setup: Setup | None = None,
     *,
     backend: Backend | None = None,
 ) -> list[StreamEnd]:
@@ -65,7 +67,7 @@ def run_streams(
     bundle.require_model()
     role = choose(bundle, settings.precision) if backend is None else type(backend).__name__
     backend = backend or open_backend(bundle, settings.precision, threads=settings.threads)
-    streams = [Stream(bundle, source, backend, role, settings, outputs) for source, outputs in sources]
+    streams = [Stream(bundle, source, backend, role, settings, outputs, setup) for source, outputs in sources]
     wake = threading.Event()
     label = sources[0][0].name if len(sources) == 1 else f"{len(sources)} streams"
     totals = [source.total for source, _ in sources]

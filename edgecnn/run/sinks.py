@@ -107,7 +107,7 @@ class EventSink:
             self._frame(result, status)
 
     def _frame(self, result: FrameResult, status: Status) -> None:
-        tracks, scene = result.tracks, result.scene
+        tracks, scene, named = result.tracks, result.scene, bool(result.names)
         rows = [
             {
                 "id": int(tracks.id[i]),
@@ -120,6 +120,7 @@ class EventSink:
                 "in_path": bool(scene.in_path[i]),
                 "warned": bool(scene.warned[i]),
                 "missed": int(tracks.missed[i]),
+                **({"name": result.names[i] or None, "name_score": number(result.name_score[i])} if named else {}),
             }
             for i in range(len(tracks))
         ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from edgecnn.adas import Camera, SceneSettings
 from edgecnn.backends import Backend
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import ModelError
@@ -23,6 +25,7 @@ from edgecnn.run.loop import FrameResult, Pipeline, RunSettings
 from edgecnn.run.modes import Change, Gate, Modes, Status
 from edgecnn.run.mqtt import Mqtt
 from edgecnn.run.preview import Board, Preview
+from edgecnn.run.second import SecondStage
 from edgecnn.run.sinks import Background, EventSink, MotSink, VideoSink
 from edgecnn.run.sources import Source
 from edgecnn.run.stills import Stills
@@ -48,6 +51,15 @@ class Outputs:
     mqtt: Mqtt | None = None
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What is known of the camera, and what goes with the detector."""
+
+    camera: Camera | None = None  # None: what the source knows of it
+    thresholds: SceneSettings | None = None  # None: the shipped ones
+    second: Callable[[], SecondStage] | None = None  # makes one for each stream; it names what tracks show
+
+
 Item = tuple[FrameResult | None, Status]  # None: the mode changed, and no frame came
 
 
@@ -55,13 +67,29 @@ class Stream:
     """Enter it, call `turn` until it is `over`, leave it; `error` holds what ended it early."""
 
     def __init__(
-        self, bundle: Bundle, source: Source, backend: Backend, role: str, settings: RunSettings, outputs: Outputs
+        self,
+        bundle: Bundle,
+        source: Source,
+        backend: Backend,
+        role: str,
+        settings: RunSettings,
+        outputs: Outputs,
+        setup: Setup | None = None,
     ) -> None:
-        model = bundle.require_model()
+        model, setup = bundle.require_model(), setup or Setup()
+        thresholds = setup.thresholds or SceneSettings.read()
         self.source, self.outputs, self.over = source, outputs, False
         self.error: Exception | None = None
-        self.pipeline = Pipeline(model, backend, settings, fps=source.fps, camera=source.camera)
-        self.tally = Tally(bundle, source, role, settings)
+        self.pipeline = Pipeline(
+            model,
+            backend,
+            settings,
+            fps=source.fps,
+            camera=setup.camera or source.camera,
+            thresholds=thresholds,
+            second=setup.second() if setup.second else None,
+        )
+        self.tally = Tally(bundle, source, role, settings, thresholds)
         self._deadline_ms, self._classes = settings.deadline_ms, model.classes
         self._health, self._clock, self._modes, self._gate = CameraHealth(), Clock(source.fps), Modes(), Gate()
         self._board: Board | None = None
@@ -248,6 +276,8 @@ class Stream:
         tally, folder = self.tally, self.outputs.folder
         if self.source.warning:
             note(f"warning: {self.source.warning}")
+        if tally.frames and not self.pipeline.speed_known:
+            note(f"{self.source.name}: no headway warning, for it does not tell our own speed")
         tally.sinks = {sink.name: sink.facts() for sink in (self._pictures, *self._texts) if sink is not None}
         if folder is None or not tally.frames:
             return

@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 
 from edgecnn import __version__
+from edgecnn.adas import SceneSettings
 from edgecnn.bundle import Bundle
 from edgecnn.run.health import Fault
 from edgecnn.run.loop import FrameResult, RunSettings
@@ -30,6 +31,7 @@ class RunSummary:
     bundle: str
     role: str  # file of the bundle that ran: fp32, int8_cpu, ...
     settings: dict[str, Any]
+    thresholds: dict[str, Any]  # version of the form, sha256 of the file
     frames: int
     dropped: int  # by a live source, for lack of time
     seconds: float  # wall clock, up to the last frame
@@ -38,6 +40,7 @@ class RunSummary:
     reasons: dict[str, int]  # why the detector ran → frames
     macs_saved: float  # share of the network's multiply-adds that a detection in every frame would have cost more
     tracks: int  # different ids
+    names: dict[str, int]  # given by the second stage → tracks that had it last
     cuts: int
     late: int  # frames that took longer than settings.deadline_ms
     stale: int  # frames too old for a warning to begin on them
@@ -66,13 +69,17 @@ def versions() -> dict[str, str]:
 class Tally:
     """Of one stream."""
 
-    def __init__(self, bundle: Bundle, source: Source, role: str, settings: RunSettings) -> None:
+    def __init__(
+        self, bundle: Bundle, source: Source, role: str, settings: RunSettings, thresholds: SceneSettings
+    ) -> None:
         self.complete = False
         self.files: dict[str, Any] = {}
         self.sinks: dict[str, dict[str, Any]] = {}
         self.modes: list[Change] = []
         self.frames = self.odd_times = 0
         self._bundle, self._source, self._role, self._settings = bundle, source, role, settings
+        self._thresholds = {"version": thresholds.version, "sha256": thresholds.sha256}
+        self._names: dict[int, str] = {}
         self._times = StageTimes()
         self._reasons: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
@@ -88,6 +95,7 @@ class Tally:
             "name": self._bundle.name,
             "role": self._role,
             "settings": asdict(self._settings),
+            "thresholds": self._thresholds,
             "fps": self._source.fps,
             "versions": versions(),
         }
@@ -100,6 +108,7 @@ class Tally:
         self._counts.update(cuts=result.cut, late=status.late, stale=stale, invalid=bool(result.invalid))
         self._faults.update(faults)
         self._ids.update(result.tracks.id.tolist())
+        self._names |= {int(i): name for i, name in zip(result.tracks.id, result.names, strict=False) if name}
         self._events += [event.json() for event in result.scene.warnings]
         if result.why:
             self._reasons[result.why] += 1
@@ -112,6 +121,7 @@ class Tally:
             bundle=str(self._bundle.path),
             role=self._role,
             settings=asdict(self._settings),
+            thresholds=self._thresholds,
             frames=self.frames,
             dropped=self._source.dropped,
             seconds=round(seconds, 3),
@@ -120,6 +130,7 @@ class Tally:
             reasons=dict(self._reasons),
             macs_saved=round(1 - detector_frames / self.frames, 4) if self.frames else 0.0,
             tracks=len(self._ids),
+            names=dict(Counter(self._names.values()).most_common()),
             cuts=self._counts["cuts"],
             late=self._counts["late"],
             stale=self._counts["stale"],

@@ -15,6 +15,7 @@ STAGES = (
     "postprocess",
     "track",
     "scene",
+    "second",
     "health",
     "sink",
 )  # in the order of the frame's way

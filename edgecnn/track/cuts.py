@@ -24,6 +24,9 @@ class CutDetector:
         """Whether this picture, (h, w) grey or (h, w, 3) BGR of any size, begins a new scene. The first does not."""
         step = max(1, picture.shape[1] // (4 * _WIDTH))  # 16 samples a thumbnail pixel are enough
         picture = np.ascontiguousarray(picture[::step, ::step])
+        while picture.shape[1] >= 2 * _WIDTH and picture.shape[0] >= 2 * _HEIGHT:
+            half = (picture.shape[1] // 2, picture.shape[0] // 2)  # by area: 20 times faster than to any other size
+            picture = np.asarray(cv2.resize(picture, half, interpolation=cv2.INTER_AREA), np.uint8)
         small = cv2.resize(picture, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA)
         if small.ndim == 3:
             small = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgecnn.data.simulator.camera import Camera
-from edgecnn.data.simulator.drive import SCENARIOS, Drive, Ego
+from edgecnn.data.simulator.drive import Drive, Ego
+from edgecnn.data.simulator.staged import Danger
 from edgecnn.data.simulator.still import still
 
-__all__ = ["SCENARIOS", "Camera", "Drive", "Ego", "still"]
+__all__ = ["Camera", "Danger", "Drive", "Ego", "still"]

@@ -22,16 +22,16 @@ from edgecnn.scene import Picture
 class Prop:
     """Something that stands still beside the road."""
 
-    kind: str  # tree, bush, building, lamp, sign, rail
+    kind: str  # tree, bush, building, lamp, sign, rail, gantry
     s: float  # m, middle (building, rail: near end)
     d: float
     width: float  # m; of a building and a rail: along the road
-    height: float
+    height: float  # m; of a gantry: below its signs
     look: int  # which picture of its kind
 
 
 RAIL_M = 12.0  # of one length of rail
-REACH_M = {"rail": 140.0, "sign": 160.0, "post": 120.0}  # beyond, it is thinner than a pixel
+REACH_M = {"rail": 140.0, "sign": 160.0, "post": 120.0, "gantry": 400.0}  # beyond, it is thinner than a pixel
 FAR_M = 230.0  # nothing is drawn beyond
 
 
@@ -131,6 +131,8 @@ def draw_prop(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, 
             _building(picture, ids, view, light, prop)
         case "rail":
             _rail(picture, ids, view, light, prop)
+        case "gantry":
+            _gantry(picture, ids, view, light, prop, base)
         case "tree" | "bush":
             _tree(picture, ids, view, light, prop, base)
         case _:
@@ -210,6 +212,34 @@ def _pole(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base
         ring = np.stack((u1 + size * np.cos(a), v1 + size * np.sin(a)), 1)
         for points, c in ((ring, border), ((ring - (u1, v1)) * 0.76 + (u1, v1), face)):
             _poly(picture, ids, points, _tone(light, np.array(c), float(base[0]), float(base[1]), 0.4))
+
+
+def _gantry(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop, base: NDArray[np.float64]) -> None:
+    """Two posts, a beam across the road, and signs on it: blue or green, with a border and lines of text."""
+    x = float(base[0])
+    if x < 2:
+        return
+    half, top = prop.width / 2, prop.height + 2.4
+    steel = _tone(light, np.array((135, 138, 140)), x, 0.0)
+
+    def panel(y0: float, y1: float, z0: float, z1: float, colour: np.ndarray) -> None:
+        corners = np.array([(0, y0, z0), (0, y1, z0), (0, y1, z1), (0, y0, z1)])
+        _poly(picture, ids, view.project(base + corners), colour)
+
+    for side in (-half, half):
+        panel(side - 0.22, side + 0.22, 0.0, top, steel)
+    panel(-half, half, prop.height + 0.75, prop.height + 1.35, steel)
+    ground = _tone(light, np.array(((150, 80, 10), (70, 110, 20), (160, 90, 20))[prop.look]), x, 0.0, 0.4)
+    white = _tone(light, np.array((235, 235, 235)), x, 0.0, 0.4)
+    count = 2 if prop.look < 2 else 3
+    wide = min(0.8 * prop.width / count, 4.6)
+    for k in range(count):
+        y = (k + 0.5) * prop.width / count - half
+        panel(y - wide / 2, y + wide / 2, prop.height, top, white)
+        panel(y - wide / 2 + 0.08, y + wide / 2 - 0.08, prop.height + 0.08, top - 0.08, ground)
+        for line, share in ((0.62, 0.7), (0.32, 0.45)):
+            z = prop.height + line * 2.4
+            panel(y - wide * 0.42, y + wide * (share - 0.42), z, z + 0.34, white)
 
 
 def _rail(picture: Picture, ids: Ids, view: View, light: Light, prop: Prop) -> None:

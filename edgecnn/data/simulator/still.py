@@ -49,12 +49,23 @@ def make_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
 
 
 def make_setting(
-    rng: np.random.Generator, kind: str, camera: Camera, light_name: str | None = None, *, margin: int = 0
+    rng: np.random.Generator,
+    kind: str,
+    camera: Camera,
+    light_name: str | None = None,
+    *,
+    margin: int = 0,
+    layout: Layout | None = None,
 ) -> Setting:
-    """Random surroundings; `margin`: px by which the sky is wider than the frame, for a road with bends."""
-    layout, light = make_layout(rng, kind), make_light(rng, light_name)
+    """Random surroundings; `margin`: px by which the sky is wider than the frame, for a road with bends.
+
+    A `layout` that is given has no crossings.
+    """
+    crossings = kind == "town" and layout is None
+    layout = layout or make_layout(rng, kind)
+    light = make_light(rng, light_name)
     sky = paint_sky(light, rng, camera.width + 2 * PAD + margin, SKY_ABOVE, SKY_BELOW, camera.fx)
-    zebras = tuple(np.cumsum(rng.uniform(45, 170, 9))) if kind == "town" else ()
+    zebras = tuple(np.cumsum(rng.uniform(45, 170, 9))) if crossings else ()
     bonnet = rng.uniform(0.04, 0.12) if rng.uniform() < 0.2 else 0.0
     return Setting(
         layout, light, Sensor.draw(rng, light), Ground(surface(layout, light, rng), light), sky, zebras, bonnet

@@ -1,4 +1,4 @@
-"""Who drives where: car-following on lanes, people at crossings, and the staged tests of driver assistance.
+"""Who drives where: car-following on lanes, and people at crossings.
 
 A whole drive is simulated once when it is made; every frame then only looks its state up.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +14,10 @@ from numpy.typing import NDArray
 from edgecnn.data.classes import PERSON, TWO_WHEELER
 from edgecnn.data.simulator import models
 from edgecnn.data.simulator.bodywork import Model
-from edgecnn.data.simulator.camera import Profile
 from edgecnn.data.simulator.paint import Thing
 from edgecnn.data.simulator.road import Layout
 
-Scenario = Literal["traffic", "stopped_lead", "braking_lead", "slower_lead", "adjacent_car", "cut_out", "oncoming"]
-STAGED: tuple[str, ...] = ("stopped_lead", "braking_lead", "slower_lead", "adjacent_car", "cut_out", "oncoming")
-G = 9.81
-EGO_LENGTH, CAMERA_TO_BUMPER = 4.4, 1.5  # m
+EGO_LENGTH, EGO_WIDTH, CAMERA_TO_BUMPER = 4.4, 1.8, 1.5  # m
 
 
 @dataclass
@@ -80,8 +75,6 @@ class World:
     ego: Ego
     agents: list[Agent]
     zebras: tuple[float, ...] = ()
-    scenario: str = "traffic"
-    profile: Profile | None = None
     time: float = 0.0
     _closed: dict[int, float] = field(default_factory=dict)  # crossing → since when somebody wants to cross
 
@@ -91,8 +84,6 @@ class World:
         own = self._ego_acceleration()
         for agent, acceleration in zip(self.agents, wanted, strict=True):
             _advance(agent, acceleration, dt)
-        if self.scenario in STAGED:
-            self._stage(dt)
         before = self.ego.speed
         self.ego.speed = max(0.0, before + own * dt)
         self.ego.s += 0.5 * (before + self.ego.speed) * dt
@@ -124,7 +115,7 @@ class World:
         return best
 
     def _acceleration(self, a: Agent) -> float:
-        if a.lane is None or self.scenario in STAGED:
+        if a.lane is None:
             return 0.0
         half = a.model.length / 2
         gap, speed = self._gap_ahead(a.s, a.way, a.lane, half, a)
@@ -137,10 +128,6 @@ class World:
     def _ego_acceleration(self) -> float:
         e = self.ego
         gap, speed = self._gap_ahead(e.s + CAMERA_TO_BUMPER, 1, e.lane, 0.0, None)
-        if self.scenario in STAGED:
-            lead = self.agents[0]
-            braking = 0.3 * G if self.scenario == "braking_lead" and lead.brake and lead.speed > 0 else 0.0
-            return _late(e.speed, gap, speed, braking)
         stop = self._stop_line(e.s + CAMERA_TO_BUMPER, 1, 0.0, e.speed)
         result = idm(e.speed, e.wish, gap, e.speed - speed)
         return min(result, idm(e.speed, e.wish, stop + 2.0, e.speed)) if stop < math.inf else result
@@ -177,19 +164,6 @@ class World:
                 return False
         return True
 
-    def _stage(self, dt: float) -> None:
-        """What the other car does in the staged tests."""
-        actor = self.agents[0]
-        if self.scenario == "braking_lead" and self.time > 2.0:
-            actor.speed = max(0.0, actor.speed - 0.3 * G * dt)
-            actor.brake = True
-        if self.scenario == "cut_out":
-            t = min(max((self.time - 1.5) / 2.5, 0.0), 1.0)
-            start, target = self.layout.lane(self.ego.lane), self.layout.lane(self.ego.lane + 1)
-            actor.d = start + (target - start) * t * t * (3 - 2 * t)
-            actor.yaw = math.atan2((target - start) * 6 * t * (1 - t) / 2.5, actor.speed)
-            actor.lane = self.ego.lane + int(t >= 0.5)
-
     def snapshot(self, drift: tuple[float, float]) -> Snapshot:
         """`drift`: metres to the right of the lane's centre, and the yaw that goes with it."""
         things = tuple(
@@ -208,17 +182,6 @@ class World:
         return Snapshot(self.ego.s, self.layout.lane(self.ego.lane) + drift[0], drift[1], self.ego.speed, things)
 
 
-def _late(speed: float, gap: float, lead: float, braking: float) -> float:
-    """A driver who doesn't look: full speed until 1.3 s before impact, then just enough to end 2 m behind.
-
-    `gap`: from our bumper, m; `braking`: of the car ahead, m/s².
-    """
-    closing = speed - lead
-    if closing <= 0.0 or (gap > 3.0 and gap / closing > 1.3):
-        return 0.0
-    return -min(closing**2 / (2 * max(gap - 2.0, 0.3)) + 0.5 + braking, 12.0)
-
-
 def _advance(a: Agent, acceleration: float, dt: float) -> None:
     before = a.speed
     a.speed = max(0.0, before + acceleration * dt)
@@ -229,37 +192,6 @@ def _advance(a: Agent, acceleration: float, dt: float) -> None:
         a.phase += 2 * math.pi * abs(a.walk[0] + a.walk[1]) / (0.83 * a.model.height) * dt  # two steps
     elif a.model.label == TWO_WHEELER:
         a.phase += 2 * math.pi * a.speed / 4.6 * dt  # one turn of the pedals every 4.6 m
-
-
-def stage(rng: np.random.Generator, layout: Layout, scenario: str) -> World:
-    """A two-car scene with known numbers: we drive 20 m/s."""
-    lane = layout.own - 1 if scenario == "oncoming" else 0
-    ego = Ego(40.0, 20.0, 20.0, lane)
-    model = models.from_stock(rng, "car")
-    front = ego.s + CAMERA_TO_BUMPER
-
-    def ahead(gap: float, speed: float, k: int, wish: float | None = None) -> Agent:
-        return Agent(
-            model, front + gap + model.length / 2, layout.lane(k), speed, speed if wish is None else wish, lane=k
-        )
-
-    match scenario:
-        case "stopped_lead":
-            agents = [ahead(120.0, 0.0, lane, 0.0)]
-        case "braking_lead":
-            agents = [ahead(30.0, 20.0, lane)]
-        case "slower_lead":
-            agents = [ahead(75.0, 9.0, lane)]
-        case "adjacent_car":
-            agents = [ahead(75.0, 9.0, lane + 1)]
-        case "cut_out":
-            agents = [ahead(60.0, 15.0, lane)]
-        case _:
-            agents = []
-            for gap in np.cumsum(rng.uniform(45, 90, 8)):
-                other = models.vehicle(rng, 0.2)
-                agents.append(Agent(other, front + float(gap), layout.lane(-1), 18.0, 18.0, way=-1, lane=-1))
-    return World(layout, ego, agents, scenario=scenario)
 
 
 def random_traffic(rng: np.random.Generator, layout: Layout, zebras: tuple[float, ...], seconds: float) -> World:
