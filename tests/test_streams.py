@@ -244,6 +244,24 @@ def test_a_missed_deadline_is_counted_and_reduces(bundle: Bundle, tmp_path: Path
     assert set(np.diff(looks)) == {4}
 
 
+def test_frames_that_are_too_old_end_in_not_monitoring(bundle: Bundle, tmp_path: Path) -> None:
+    backend = open_backend(bundle, "fp32", threads=1)
+
+    def slow(feeds: Any) -> Any:
+        time.sleep(0.25)
+        return backend(feeds)
+
+    times = [i * 20_000_000 for i in range(90)]
+    source = Source(Script(roads(90), live=True, pause_s=0.02, times_ns=times))
+    summary = run(bundle, source, tmp_path, EVERY, sinks=("events",), backend=slow)  # type: ignore[arg-type]
+    frames = lines(tmp_path, "frame")
+    assert 0 < summary.stale <= summary.frames < 40
+    assert all(row["age_ms"] > 200 for row in frames if row["detector"])
+    assert summary.stages["age"]["max"] > 250 and frames[-1]["dropped"] > 0
+    last = lines(tmp_path, "mode")[-1]
+    assert (last["mode"], last["causes"]) == ("WARN-OFF", ["frames too old"])
+
+
 def test_a_live_source_that_falls_silent_is_shown_as_not_monitored(bundle: Bundle, tmp_path: Path) -> None:
     source = Source(Script(roads(10), live=True, pause_s=0.01, silence_s=5.0), silence_s=1.0)
     with pytest.raises(InputError, match="delivered nothing for 1 s"):
