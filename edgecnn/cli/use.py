@@ -36,6 +36,9 @@ def run(
         ),
     ] = Precision.auto,
     threads: Annotated[int, typer.Option(min=0, help="Of inference on a CPU; 0: every core but one.")] = 0,
+    reid: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Embeds: objects are known again by their looks.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Detect and track on a video, camera or drive."""
@@ -52,7 +55,8 @@ def run(
     stream = open_source(source)
     slug = re.sub(r"[^\w.-]+", "-", Path(stream.name).stem).strip("-")
     folder = out or Path("runs") / f"{opened.name}-{slug}"
-    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks)
+    again = Bundle.read(reid) if reid else None
+    summary = run_bundle(opened, stream, folder if sinks else None, settings, sinks, reid=again)
     made = [str(path) for path in summary.files.values() if isinstance(path, str)]
     line = (
         f"{summary.frames} frames in {summary.seconds:.1f} s ({summary.fps:.1f}/s) with {summary.role}; detector in "

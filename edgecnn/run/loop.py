@@ -15,6 +15,7 @@ from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import InputError, ModelError
+from edgecnn.run.appearance import Appearance
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
 from edgecnn.scene import Detections, Frame, Picture, Tracks
@@ -69,17 +70,25 @@ class FrameResult:
 class Pipeline:
     """One camera's detector, tracker and scene analysis. State lives here: two cameras need two of them.
 
-    `camera` None: a usual dashcam is assumed, and distances stay unknown. Raises ModelError for a model without boxes.
+    `camera` None: a usual dashcam is assumed, and distances stay unknown. `looks`: objects are known again by what they
+    look like. Raises ModelError for a model without boxes.
     """
 
     def __init__(
-        self, model: ModelSpec, backend: Backend, settings: RunSettings, *, fps: float, camera: Camera | None = None
+        self,
+        model: ModelSpec,
+        backend: Backend,
+        settings: RunSettings,
+        *,
+        fps: float,
+        camera: Camera | None = None,
+        looks: Appearance | None = None,
     ) -> None:
         if model.task != "detect":
             raise ModelError(f"a model for '{model.task}'", wanted="a detector, to track what it finds")
         weak = settings.score / 3
         self.settings, self._model, self._backend, self._given = settings, model, backend, camera
-        self._preprocess = Preprocess(model)
+        self._preprocess, self._looks = Preprocess(model), looks
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         birth = min(settings.score + 0.1, 0.95)
         self._tracker = Tracker(TrackSettings(high=settings.score, low=weak, birth=birth), fps)
@@ -115,7 +124,11 @@ class Pipeline:
         if why:
             detections = self._detect(frame, laps)
             self._flow.remember(grey, self._tracks)
-            self._tracks = self._tracker.step(detections, frame.t_ns, frame_size=size, camera=self._flow.camera)
+            if self._looks:
+                self._looks.frame = frame.bgr
+            self._tracks = self._tracker.step(
+                detections, frame.t_ns, frame_size=size, camera=self._flow.camera, look=self._looks
+            )
         else:
             boxes, ok = self._flow.step(grey, self._tracks)
             self._tracks = self._tracker.step_flow(boxes, ok, frame.t_ns, frame_size=size, camera=self._flow.camera)

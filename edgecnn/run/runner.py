@@ -22,6 +22,7 @@ from edgecnn.bundle import Bundle, atomic
 from edgecnn.progress import note, tracked
 from edgecnn.run.draw import Painter
 from edgecnn.run.loop import FrameResult, Pipeline, RunSettings, loop
+from edgecnn.run.recorded import open_looks
 from edgecnn.run.sinks import EventSink, VideoSink
 from edgecnn.run.sources import Source, open_source
 from edgecnn.run.timing import WORKING, StageTimes
@@ -65,19 +66,21 @@ def run(
     sinks: Collection[SinkName] = ("video", "events"),
     *,
     backend: Backend | None = None,
+    reid: Bundle | None = None,
 ) -> RunSummary:
     """Run a bundle on a source; `out` receives the sinks' files, stills and summary.json, None: nothing is written.
 
     After Ctrl-C or an error in mid-run the files hold everything until then, and the exception goes on.
-    `backend` stands in for the bundle's own (see backends.replay). Raises InputError, BundleError, ModelError,
-    MissingDependency.
+    `backend` stands in for the bundle's own (see backends.replay); `reid` embeds, to know objects again. Raises
+    InputError, BundleError, ModelError, MissingDependency.
     """
     settings = settings or RunSettings.of(bundle)
     model = bundle.require_model()
     role = choose(bundle, settings.precision) if backend is None else type(backend).__name__
     backend = backend or open_backend(bundle, settings.precision, threads=settings.threads)
     source = open_source(source) if isinstance(source, str) else source
-    pipeline = Pipeline(model, backend, settings, fps=source.fps, camera=source.camera)
+    looks = open_looks(reid) if reid else None
+    pipeline = Pipeline(model, backend, settings, fps=source.fps, camera=source.camera, looks=looks)
     tally = _Tally(bundle, source, role, settings)
     with tally.kept(out), source, ExitStack() as stack:
         video = events = None
