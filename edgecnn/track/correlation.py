@@ -90,10 +90,14 @@ class Correlation:
         reach = _WINDOW * self._wh[:, None] * scales[None, :, None]  # (N, S, 2)
         at = self._centre[:, None, :, None] + reach[..., None] * along - 0.5  # (N, S, 2, side)
         shape = (n, s, _SIDE, _SIDE)
-        x = np.broadcast_to(at[:, :, 0, None, :], shape).reshape(-1, _SIDE).astype(np.float32)
-        y = np.broadcast_to(at[:, :, 1, :, None], shape).reshape(-1, _SIDE).astype(np.float32)
-        windows = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, _SIDE, _SIDE)
-        spectrum = fft.rfft2(_histograms(np.asarray(windows, np.uint8)) * self._taper, workers=1)
+        # A row a window: OpenCV takes no more than 32767 rows or columns.
+        x = np.broadcast_to(at[:, :, 0, None, :], shape).reshape(n * s, -1).astype(np.float32)
+        y = np.broadcast_to(at[:, :, 1, :, None], shape).reshape(n * s, -1).astype(np.float32)
+        windows = np.zeros((0, _SIDE, _SIDE), np.uint8)
+        if n:
+            seen = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            windows = np.asarray(seen, np.uint8).reshape(-1, _SIDE, _SIDE)
+        spectrum = fft.rfft2(_histograms(windows) * self._taper, workers=1)
         return np.asarray(spectrum.reshape(n, s, _BINS, _CELLS, _CELLS // 2 + 1), np.complex64)
 
 
