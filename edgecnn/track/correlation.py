@@ -57,7 +57,7 @@ class Correlation:
             (self._top[:, None] * seen).sum(axis=2) / self._bottom[:, None], s=(_CELLS, _CELLS), workers=1
         )  # (N, S, h, w)
         n, scales = answer.shape[:2]
-        flat = answer.reshape(n, scales, -1)
+        flat = answer.reshape(n, scales, _CELLS * _CELLS)
         best = flat.max(axis=2)
         rows, chosen = np.arange(n), best.argmax(axis=1)
         peak = flat[rows, chosen].argmax(axis=1)
@@ -81,7 +81,9 @@ class Correlation:
     def _learnt(self, spectrum: NDArray[np.complex64]) -> tuple[NDArray[np.complex64], F32]:
         energy = (spectrum.real**2 + spectrum.imag**2).sum(axis=1)
         ridge = _RIDGE * energy.mean(axis=(1, 2), keepdims=True)
-        return np.asarray(self._goal * spectrum.conj()), np.asarray(energy + ridge, np.float32)
+        return np.asarray(self._goal * spectrum.conj()), np.asarray(
+            energy + ridge + 1e-6, np.float32
+        )  # a flat window has none
 
     def _spectrum(self, grey: NDArray[np.uint8], scales: NDArray[np.float64]) -> NDArray[np.complex64]:
         """(N, S, C, h, w / 2 + 1) of the windows at those multiples of their size."""
@@ -91,8 +93,8 @@ class Correlation:
         at = self._centre[:, None, :, None] + reach[..., None] * along - 0.5  # (N, S, 2, side)
         shape = (n, s, _SIDE, _SIDE)
         # A row a window: OpenCV takes no more than 32767 rows or columns.
-        x = np.broadcast_to(at[:, :, 0, None, :], shape).reshape(n * s, -1).astype(np.float32)
-        y = np.broadcast_to(at[:, :, 1, :, None], shape).reshape(n * s, -1).astype(np.float32)
+        x = np.broadcast_to(at[:, :, 0, None, :], shape).reshape(n * s, _SIDE * _SIDE).astype(np.float32)
+        y = np.broadcast_to(at[:, :, 1, :, None], shape).reshape(n * s, _SIDE * _SIDE).astype(np.float32)
         windows = np.zeros((0, _SIDE, _SIDE), np.uint8)
         if n:
             seen = cv2.remap(grey, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
