@@ -27,6 +27,7 @@ from edgecnn.adas.schedule import Reason
 from edgecnn.backends import FRAME, Backend, Precision
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import InputError, ModelError
+from edgecnn.run.appearance import Appearance
 from edgecnn.run.deadline import TimeBudget
 from edgecnn.run.health import nonsense
 from edgecnn.run.regions import RegionDetector
@@ -108,8 +109,8 @@ class FrameResult:
 class Pipeline:
     """One camera's detector, tracker and scene analysis. State lives here: two cameras need two of them.
 
-    `camera` None: a usual dashcam is assumed, and distances stay unknown. `second` names what tracks show.
-    Raises ModelError for a model without boxes.
+    `camera` None: a usual dashcam is assumed, and distances stay unknown. `second` names what tracks show; by `looks`
+    objects are known again by what they look like. Raises ModelError for a model without boxes.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Pipeline:
         camera: Camera | None = None,
         thresholds: SceneSettings | None = None,
         second: SecondStage | None = None,
+        looks: Appearance | None = None,
         schedule: ScheduleSettings | None = None,
     ) -> None:
         if model.task != "detect":
@@ -129,7 +131,7 @@ class Pipeline:
         weak = settings.score / 3
         self.settings, self._model, self._backend, self._given = settings, model, backend, camera
         self._thresholds = thresholds
-        self._preprocess = Preprocess(model)
+        self._preprocess, self._looks = Preprocess(model), looks
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         self._plan = schedule or planned(model, settings)
         association = TrackSettings(high=settings.score, low=weak, birth=settings.score, noise=MOVING)
@@ -204,8 +206,16 @@ class Pipeline:
             searched, looked = look.tiles.source, partial(visible, tiles=look.tiles, frame_size=size)
         elif flow is None:
             flow = self._flow.step(grey, self._tracks)
+        if self._looks:
+            self._looks.frame = frame.bgr
         self._tracks = self._tracker.step(
-            detections, frame.t_ns, frame_size=size, looked=looked, flow=flow, camera=self._flow.camera
+            detections,
+            frame.t_ns,
+            frame_size=size,
+            looked=looked,
+            flow=flow,
+            camera=self._flow.camera,
+            look=self._looks,
         )
         laps.lap("track")
         lane = self._lanes.step(frame.bgr, frame.t_ns, self._tracks.xyxy)

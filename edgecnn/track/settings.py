@@ -29,6 +29,9 @@ class Settings:
     look_back: int = 3  # detections, over which a track's direction is taken
     recover: float | None = None  # OC-SORT: least IoU of a track's last detection with one that is left over
     revise: bool = False  # OC-SORT: a track found again is filtered anew along a straight line over the gap
+    remember_s: float = 4.0  # with appearance: a lost track may be known again by it for this long
+    alike: float = 0.7  # least cosine of two vectors for that
+    appearance: float = 2.0  # weight of the cosine beside the overlap where more than one match is possible
     noise: Noise = field(default_factory=Noise)
 
 
