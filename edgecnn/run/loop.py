@@ -71,16 +71,11 @@ class FrameResult:
     tracks: Tracks
     scene: Scene  # rows as those of `tracks`
     why: Reason | None  # for which the detector ran
-    searched: F32  # (M, 4) px: the windows in which it did; the whole frame is one, none where it rested
+    whole: bool  # it ran at the size for whole frames, not for regions
+    searched: F32  # (M, 4) px: the windows in which it looked; the whole frame is one, none where it rested
     cut: bool  # the source switched to another scene: tracks were forgotten
     late: bool  # it took longer than RunSettings.deadline_ms
     ns: Mapping[str, int]  # stage → time spent; `decode` runs beside the others, in its own thread
-
-    @property
-    def whole(self) -> bool:
-        """Whether the detector saw the whole frame."""
-        height, width = self.frame.bgr.shape[:2]
-        return len(self.searched) == 1 and bool((self.searched[0] == (0, 0, width, height)).all())
 
 
 class Pipeline:
@@ -168,7 +163,9 @@ class Pipeline:
         self._scene = self._analysis.step(self._tracks, frame.t_ns, measured=self._tracker.measured, frame=frame.index)
         laps.lap("scene")
         late = self._budget.book(laps.ns, look)
-        return FrameResult(frame, detections, self._tracks, self._scene, look.why, searched, cut, late, laps.ns)
+        whole = look.why is not None and look.tiles is None
+        tracks, scene = self._tracks, self._scene
+        return FrameResult(frame, detections, tracks, scene, look.why, whole, searched, cut, late, laps.ns)
 
     def _detect(self, frame: Frame, laps: Laps) -> Detections:
         tensor, box = self._preprocess(frame.bgr)
