@@ -299,11 +299,7 @@ def test_without_a_budget_parts_are_looked_at_in_every_frame_between() -> None:
 
 @pytest.mark.parametrize("budget", [0.1, 0.13, 0.16])
 def test_the_budget_is_kept_on_the_mean(budget: float) -> None:
-    assert cost(looks(schedule(budget=budget), 600)) == pytest.approx(budget, rel=0.15)
-
-
-def test_a_budget_that_nothing_is_worth_is_not_spent() -> None:
-    assert cost(looks(schedule(budget=0.9), 200)) < 0.3
+    assert cost(looks(schedule(budget=budget), 250)) == pytest.approx(budget, rel=0.2)
 
 
 def test_a_busy_road_costs_more_than_a_quiet_one_at_once() -> None:
@@ -389,3 +385,43 @@ def test_a_run_counts_what_it_searched(both: Bundle, tmp_path: Path, monkeypatch
     spent = whole + summary.region_frames * SMALL[0] * SMALL[1] / (HEIGHT * WIDTH)
     assert summary.macs_saved == pytest.approx(1 - spent / 20, abs=1e-4)
     assert 0 < summary.pixels_searched < 1
+
+
+# ---- the stages ------------------------------------------------------------------------------------------------------
+
+RECIPE = """
+name: regions
+model: {arch: roadnet, weights: shipped}
+export: {compare: {seed: 1, pictures: 1}}
+quantize: {data: {seed: 3, pictures: 4}}
+build: null
+run: {detect_every: 20, regions: {height: 96, width: 160}, budget: 0.2}
+"""
+
+
+@pytest.mark.slow
+def test_export_and_quantize_write_both_sizes_with_the_same_scales(tmp_path: Path) -> None:
+    import torch
+
+    from edgecnn import zoo
+    from edgecnn.compile import compile_recipe
+
+    (tmp_path / "regions.yaml").write_text(RECIPE)
+    bundle = compile_recipe(tmp_path / "regions.yaml", tmp_path / "regions.bundle").bundle
+    assert bundle.require_model().regions == (96, 160) and RunSettings.of(bundle).budget == 0.2
+    for role in ("fp32", "int8", "int8_cpu"):
+        large, small = (onnx.load(bundle.file(name)) for name in (role, f"{role}_regions"))
+        assert list(large.graph.initializer) == list(small.graph.initializer)
+        assert list(large.graph.node) == list(small.graph.node)
+    facts = bundle.stages["export"].facts
+    assert facts["macs"] == bundle.stages["train"].facts["macs"]  # counted in torch
+    assert facts["macs_regions"] / facts["macs"] == pytest.approx(96 * 160 / (256 * 416))
+
+    x = np.random.default_rng(0).uniform(-128, 127, (1, 3, 96, 160)).astype(np.float32)
+    net, _ = zoo.load(bundle.file("weights"), bundle.stages["train"].model)
+    with torch.no_grad():
+        wanted = [t.numpy() for t in net(torch.from_numpy(x))]
+    for precision, tolerance in (("fp32", 1e-4), ("int8", 0.3)):
+        answers = open_backend(bundle, precision, threads=1)({bundle.require_model().input.name: x}).values()  # type: ignore[arg-type]
+        for a, b in zip(answers, wanted, strict=True):
+            assert np.abs(a - b).max() <= tolerance * np.ptp(b)

@@ -77,14 +77,11 @@ def candidates(xyxy: F32, place: tuple[int, int], frame_size: tuple[int, int]) -
     frame = np.array(frame_size, np.float64)
     centre = 0.5 * (xyxy[:, :2] + xyxy[:, 2:]).astype(np.float64)
     i, j = np.triu_indices(len(centre))
+    side = np.array(place) / np.array(ZOOMS)[:, None]  # (Z, 2)
+    side = np.round(side * np.minimum(1.0, (frame / side).min(1))[:, None])[:, None]
     middle = 0.5 * (centre[i] + centre[j])
-    windows = []
-    for zoom in ZOOMS:
-        side = np.array(place) / zoom
-        side = np.round(side * min(1.0, *(frame / side)))
-        corner = np.clip(np.round(middle - side / 2), 0, frame - side)
-        windows.append(np.concatenate([corner, corner + side], 1))
-    return np.concatenate(windows)
+    corner = np.clip(np.round(middle - side / 2), 0, frame - side)  # (Z, K, 2)
+    return np.concatenate([corner, corner + side], 2).reshape(-1, 4)
 
 
 def seen(xyxy: NDArray[Any], windows: NDArray[Any], zoom: F64, frame_size: tuple[int, int]) -> F64:

@@ -26,7 +26,7 @@ BOTH: frozenset[Kind] = frozenset(("frame", "regions"))
 _PRICE = 8.0  # worth that the multiply-adds of a whole frame must bring while the budget is kept to
 _URGENT = 3.0  # worth of what is in the path and near contact, beside its own
 _STEP = 0.5  # whole frames
-_MOST = 1.0  # whole frames: more is not saved up
+_MOST = 2.0  # whole frames: more is not saved up
 
 
 @dataclass(frozen=True)

@@ -84,19 +84,14 @@ class FrameResult:
     tracks: Tracks
     scene: Scene  # rows as those of `tracks`
     why: Reason | None  # for which the detector ran
-    searched: F32  # (M, 4) px: the windows in which it did; the whole frame is one, none where it rested
+    whole: bool  # it ran at the size for whole frames, not for regions
+    searched: F32  # (M, 4) px: the windows in which it looked; the whole frame is one, none where it rested
     cut: bool  # the source switched to another scene: tracks were forgotten
     ns: Mapping[str, int]  # stage → time spent; `decode` runs beside the others, in its own thread
     names: tuple[str, ...] = ()  # rows as those of `tracks`, by the second stage; "" = not known; () = there is none
     name_score: F32 = field(default_factory=lambda: np.zeros(0, np.float32))  # rows as `names`, mean probability
     invalid: str = ""  # what the detector's answer makes unusable: tracks coast, and nothing may be concluded
     grey: NDArray[np.uint8] | None = None  # (h, w) the reduced picture
-
-    @property
-    def whole(self) -> bool:
-        """Whether the detector saw the whole frame."""
-        height, width = self.frame.bgr.shape[:2]
-        return len(self.searched) == 1 and bool((self.searched[0] == (0, 0, width, height)).all())
 
     @property
     def searched_share(self) -> float:
@@ -238,6 +233,7 @@ class Pipeline:
             self._tracks,
             self._scene,
             look.why,
+            look.why is not None and look.tiles is None,
             searched,
             cut,
             laps.ns,
