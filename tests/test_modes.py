@@ -51,6 +51,12 @@ def test_what_leads_where(how: dict[str, object], mode: str, cause: str | None) 
     assert (modes.mode, modes.causes) == (mode, (cause,) if cause else ())
 
 
+def test_few_frames_a_second_are_judged_too() -> None:
+    modes = Modes()
+    changes = [change for i in range(8) if (change := modes.step(i * 0.4, i, stale=True))]
+    assert [(change.mode, change.frame) for change in changes] == [("WARN-OFF", 4)]
+
+
 def test_outputs_that_stay_invalid_stop_the_stream_for_good() -> None:
     modes = Modes()
     changes = drive(modes, 12, answer=False)

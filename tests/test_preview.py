@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,7 +23,7 @@ from scripted import Script, roads
 from tiny_detector import make_bundle
 
 from edgecnn.errors import InputError
-from edgecnn.run import Outputs, RunSettings, Source, run_streams
+from edgecnn.run import Outputs, RunSettings, Source, open_source, run_streams
 from edgecnn.run.modes import Status
 from edgecnn.run.preview import CLIENTS, Preview
 
@@ -216,6 +217,15 @@ def test_a_run_shows_its_streams(preview: Preview, tmp_path: Path) -> None:
     assert [s["name"] for s in during] == ["a", "b"] and code == 200
     assert during[1]["mode"] == "NORMAL" and during[1]["monitoring"] and during[1]["age_ms"] is not None
     assert [s["ended"] for s in status(preview)] == [True, True]
+
+
+def test_the_stream_is_a_source_too(preview: Preview) -> None:
+    """MJPEG over HTTP, as many cameras deliver it: here to ourselves, through FFmpeg."""
+    board = preview.add("front")
+    with Showing((board, WELL, ())), open_source(f"{preview.url}stream/0") as source:
+        frames = list(islice(source, 10))
+    assert source.live and all(frame.bgr.shape == PICTURE.shape for frame in frames)
+    assert np.abs(frames[-1].bgr.astype(int) - PICTURE).mean() < 4
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium on this machine")

@@ -204,12 +204,19 @@ def test_another_size_in_mid_stream_is_a_new_scene(bundle: Bundle, tmp_path: Pat
     assert (tmp_path / "annotated.mp4").stat().st_size > 0
 
 
+def test_a_clock_that_leaps_ahead_is_counted_and_costs_a_frame_at_most(bundle: Bundle, tmp_path: Path) -> None:
+    times = [i * PERIOD_NS + (3_600_000_000_000 if i >= 10 else 0) for i in range(20)]
+    summary = ran(bundle, [lit(p) for p in roads(20)], tmp_path, times_ns=times)
+    found = [len(row["tracks"]) for row in lines(tmp_path, "frame")]
+    assert summary.odd_times == 1
+    assert found[:10] == [1] * 10 and found[12:] == [1] * 8
+
+
 @pytest.mark.parametrize(
     ("change", "odd"),
     [
         (lambda t, i: t if i != 10 else t - PERIOD_NS, 1),  # repeated
         (lambda t, i: t if i < 10 else t - 3_600_000_000_000, 1),  # an hour back, as after a clock is set
-        (lambda t, i: t if i < 10 else t + 3_600_000_000_000, 1),  # and on
         (lambda t, i: 0, 19),
         (lambda t, i: -t, 19),
     ],
@@ -235,6 +242,24 @@ def test_a_missed_deadline_is_counted_and_reduces(bundle: Bundle, tmp_path: Path
     assert {b["index"] - a["index"] for a, b in itertools.pairwise(reduced) if a["detector"]} == {1}
     looks = [row["index"] for row in reduced if row["detector"]]
     assert set(np.diff(looks)) == {4}
+
+
+def test_frames_that_are_too_old_end_in_not_monitoring(bundle: Bundle, tmp_path: Path) -> None:
+    backend = open_backend(bundle, "fp32", threads=1)
+
+    def slow(feeds: Any) -> Any:
+        time.sleep(0.25)
+        return backend(feeds)
+
+    times = [i * 20_000_000 for i in range(90)]
+    source = Source(Script(roads(90), live=True, pause_s=0.02, times_ns=times))
+    summary = run(bundle, source, tmp_path, EVERY, sinks=("events",), backend=slow)  # type: ignore[arg-type]
+    frames = lines(tmp_path, "frame")
+    assert 0 < summary.stale <= summary.frames < 40
+    assert all(row["age_ms"] > 200 for row in frames if row["detector"])
+    assert summary.stages["age"]["max"] > 250 and frames[-1]["dropped"] > 0
+    last = lines(tmp_path, "mode")[-1]
+    assert (last["mode"], last["causes"]) == ("WARN-OFF", ["frames too old"])
 
 
 def test_a_live_source_that_falls_silent_is_shown_as_not_monitored(bundle: Bundle, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ class Painter:
         left, top, right, bottom = _bounds(polygon, width, height)
         if right <= left or bottom <= top:
             return
-        if camera != Camera.assumed((width, height)):
+        if camera != Camera.assumed((width, height)).fitted((width, height)):
             part = picture[top:bottom, left:right]
             tint = part.copy()
             cv2.fillPoly(tint, [polygon - (left, top)], colour)
@@ -165,7 +165,8 @@ def corridor(camera: Camera, width: int, height: int, lane: Lane | None = None) 
     """
     forward = np.geomspace(*PATH_M, 12)
     bend = lane.bend(forward) if lane is not None and lane.seen else np.zeros(12)
-    sides = [on_picture(camera, forward, bend + sign * HALF_WIDTH_M) for sign in (-1, 1)]
+    middle = bend - camera.lateral_m
+    sides = [on_picture(camera, forward, middle + sign * HALF_WIDTH_M) for sign in (-1, 1)]
     v = sides[0][:, 1]
     seen = (v >= 0) & (v < 2 * height) & np.isfinite(v)
     if seen.sum() < 2:
@@ -176,12 +177,20 @@ def corridor(camera: Camera, width: int, height: int, lane: Lane | None = None) 
 
 
 def on_picture(camera: Camera, forward_m: NDArray[Any], right_m: NDArray[Any]) -> NDArray[np.float64]:
-    """Road points (N,), (N,) m → (N, 2) px; nan where they lie behind the camera. The inverse of Camera.ground."""
+    """Road points (N,), (N,) m → (N, 2) px; nan where they lie behind the camera. The inverse of Camera.ground, with
+    the lens's distortion by OpenCV's model."""
+    cos, sin = math.cos(camera.yaw_rad), math.sin(camera.yaw_rad)
+    ahead, right = forward_m * cos + right_m * sin, right_m * cos - forward_m * sin  # as the camera looks
     cos, sin = math.cos(camera.pitch_rad), math.sin(camera.pitch_rad)
-    depth = forward_m * cos + camera.height_m * sin
-    depth = np.where(depth > 0, depth, np.nan)
-    v = camera.cy + camera.fy * (camera.height_m * cos - forward_m * sin) / depth
-    return np.stack([camera.cx + camera.fx * right_m / depth, v], axis=-1)
+    depth = ahead * cos + camera.height_m * sin
+    depth = np.where(depth > 0.1, depth, np.nan)
+    points = np.stack([right, camera.height_m * cos - ahead * sin], axis=-1) / depth[:, None]
+    if any(camera.distortion):
+        rays = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+        lens = np.array(camera.distortion)
+        bent = cv2.projectPoints(rays, np.zeros(3), np.zeros(3), np.eye(3), lens)[0]
+        points = np.asarray(bent, np.float64).reshape(-1, 2)
+    return np.asarray(points * (camera.fx, camera.fy) + (camera.cx, camera.cy), np.float64)
 
 
 def _lane(picture: Picture, camera: Camera, lane: Lane, on: tuple[str, ...], size: _Size) -> None:

@@ -25,6 +25,7 @@ from edgecnn.adas.event import Event
 Mode = Literal["NORMAL", "REDUCED", "WARN-OFF", "STOP"]
 MODES: tuple[Mode, ...] = ("NORMAL", "REDUCED", "WARN-OFF", "STOP")
 NORMAL, REDUCED, WARN_OFF, STOP = range(4)
+FEWEST = 5  # frames over which a share is taken, however long they took
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Modes:
             self._valid_s = t_s
         self._heard_s = t_s
         self._recent.append((t_s, late, stale))
-        while self._recent[0][0] < t_s - s.window_s:
+        while len(self._recent) > FEWEST and self._recent[0][0] < t_s - s.window_s:
             self._recent.popleft()
         held = dict.fromkeys(faults, WARN_OFF) | self._shares(t_s)
         if answer is False and t_s - self._valid_s >= s.invalid_s:
@@ -136,7 +137,7 @@ class Modes:
 
     def _shares(self, t_s: float) -> dict[str, int]:
         s, held = self.settings, dict[str, int]()
-        if len(self._recent) < 5:
+        if len(self._recent) < FEWEST:
             return held
         _, late, stale = (float(np.mean(column)) for column in zip(*self._recent, strict=True))
         if stale > s.some:
