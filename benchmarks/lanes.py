@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from edgecnn.scene import Frame, Picture
 AT_M = np.array([0.0, 20.0, 40.0])
 WRONG_M = 0.3  # a line told of that lies farther from the true one, beside the camera, is false
 TILE = (480, 288)
-SHOWN = {9724: 50, 9725: 60, 9729: 50, 9720: 60}  # frames of drives in the picture: motorway, country, rain, night
+SHOWN = {9720: 60, 9724: 50, 9729: 50}  # frames of drives in the picture: night, motorway, rain
 
 
 @dataclass
@@ -137,7 +138,7 @@ def clips(paths: list[Path], tiles: list[Picture]) -> None:
             lane = detector.step(np.asarray(bgr, np.uint8), round(len(rows) * 4e7))
             rows.append((lane.right_m - lane.left_m if lane else math.nan, detector.horizon_px))
             if len(rows) in (count // 4, 3 * count // 4):
-                tiles.append(drawn(np.asarray(bgr, np.uint8), camera, detector, lane, path.stem.split("_1")[0]))
+                tiles.append(drawn(np.asarray(bgr, np.uint8), camera, detector, lane, re.split(r"_\d", path.stem)[0]))
         width, horizon = np.array(rows).T
         low, middle, high = np.nanpercentile(width, [5, 50, 95])
         figures = f"{middle:.2f}, {low:.2f} to {high:.2f} | {np.nanmedian(horizon):.0f}, {np.nanstd(horizon):.1f}"
@@ -222,8 +223,9 @@ def drawn(bgr: Picture, camera: Camera, detector: LaneDetector, lane: Lane | Non
                 cv2.polylines(picture, [np.int32(points * 16)], False, colour, thick, cv2.LINE_AA, 4)
     tile = cv2.resize(picture, TILE, interpolation=cv2.INTER_AREA)
     figures = "none" if lane is None else f"{lane.left_m:+.2f}  {lane.right_m:+.2f} m"
-    for thick, colour in ((3, (20, 20, 20)), (1, (250, 250, 250))):
-        cv2.putText(tile, f"{title}   {figures}", (8, 18), cv2.FONT_HERSHEY_DUPLEX, 0.45, colour, thick, cv2.LINE_AA)
+    for shift, colour in ((1, (20, 20, 20)), (0, (250, 250, 250))):
+        at = 8 + shift, 18 + shift
+        cv2.putText(tile, f"{title}   {figures}", at, cv2.FONT_HERSHEY_DUPLEX, 0.45, colour, 1, cv2.LINE_AA)
     return np.asarray(tile, np.uint8)
 
 

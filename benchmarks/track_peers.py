@@ -1,6 +1,8 @@
 """Other trackers, each with its own defaults, for a table beside ours. None is a dependency of edgecnn.
 
-pip install ioutrack motpy norfair trackers
+pip install ioutrack motpy norfair trackers ultralytics
+
+The last is under the AGPL: it may be measured by whoever installs it, and nothing of edgecnn imports it.
 
 Each is a function from frames a second to a step: Detections of one frame -> the tracks that it shows there.
 """
@@ -8,7 +10,7 @@ Each is a function from frames a second to a step: Detections of one frame -> th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,6 +95,38 @@ def trackers(name: str) -> Callable[[float], Step]:
     return start
 
 
+class Boxes:
+    """Detections as ultralytics hands them to its tracker: rows selected together."""
+
+    def __init__(self, xywh: NDArray[Any], conf: NDArray[Any], cls: NDArray[Any]) -> None:
+        self.xywh, self.conf, self.cls = xywh, conf, cls
+
+    def __len__(self) -> int:
+        return len(self.conf)
+
+    def __getitem__(self, rows: Any) -> Boxes:
+        return Boxes(self.xywh[rows], self.conf[rows], self.cls[rows])
+
+
+def ultralytics(fps: float) -> Step:
+    from types import SimpleNamespace
+
+    import yaml
+    from ultralytics.trackers import BYTETracker  # type: ignore[import-not-found]
+    from ultralytics.utils import ROOT  # type: ignore[import-not-found]
+
+    defaults = yaml.safe_load((ROOT / "cfg/trackers/bytetrack.yaml").read_text("utf-8"))
+    tracker = BYTETracker(SimpleNamespace(**defaults))
+
+    def step(found: Detections) -> Shown:
+        low, high = found.xyxy[:, :2], found.xyxy[:, 2:]
+        xywh = np.concatenate([(low + high) / 2, high - low], axis=1)
+        rows = tracker.update(Boxes(xywh, found.score, found.label)).reshape(-1, 8)
+        return Shown(rows[:, 4].astype(np.int64), rows[:, :4])
+
+    return step
+
+
 ALL: dict[str, Callable[[float], Step]] = {
     "ioutrack SORT": ioutrack("Sort"),
     "ioutrack ByteTrack": ioutrack("ByteTrack"),
@@ -101,14 +135,16 @@ ALL: dict[str, Callable[[float], Step]] = {
     "trackers SORT": trackers("SORTTracker"),
     "trackers ByteTrack": trackers("ByteTrackTracker"),
     "trackers OC-SORT": trackers("OCSORTTracker"),
+    "ultralytics ByteTrack": ultralytics,
 }
 
 
-def here() -> dict[str, Callable[[float], Step]]:
-    """Those that are installed."""
+def here(names: Collection[str] = ()) -> dict[str, Callable[[float], Step]]:
+    """Those that are installed; of `names`, if any are given."""
     found = {}
     for name, start in ALL.items():
-        with contextlib.suppress(ImportError):
-            start(25.0)
-            found[name] = start
+        if not names or name in names:
+            with contextlib.suppress(ImportError):
+                start(25.0)
+                found[name] = start
     return found

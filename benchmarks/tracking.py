@@ -4,7 +4,7 @@ Prints markdown. MOT15: MOTChallenge's public detections and truth, each sequenc
 together. KITTI: PointRCNN's detections; vans beside cars, seated people beside pedestrians, and DontCare regions are
 ignored. The folders hold `MOT15/<sequence>/{det,gt,seqinfo.ini}` and
 `KITTI/{label_02,det_pointrcnn_<class>}/<sequence>.txt`. With --peers other trackers that are installed take part, each
-with its own defaults (see track_peers.py): HOTA / IDF1 a recording.
+with its own defaults (see track_peers.py): HOTA / IDF1 a recording, and time, all in turn on the same made-up boxes.
 """
 
 from __future__ import annotations
@@ -70,36 +70,58 @@ def play_peer(sequence: Recording, start: Callable[[float], Step]) -> Iterator[t
         yield step(detections), truth
 
 
-def frame_ms(objects: int, frames: int = 200, rounds: int = 5) -> float:
-    """Median over the frames, of the best of `rounds`, with that many moving objects, 5 % of them missed in a frame."""
+def moving(objects: int, frames: int = 100) -> list[Detections]:
+    """That many objects, each at its own speed, and 5 % of them missed in a frame."""
     random = np.random.default_rng(0)
     at, speed = random.uniform(0, [1800, 1000], (objects, 2)), random.normal(0, 60, (objects, 2))
     side = random.uniform(20, 100, (objects, 2))
-    frames_ = []
+    found = []
     for k in range(frames):
         corner = np.mod(at + speed * k / 30, [1800, 1000])
         xyxy = np.concatenate([corner, corner + side], axis=1) + random.normal(0, 1, (objects, 4))
         kept = random.random(objects) > 0.05
-        frames_.append(_detections(xyxy[kept], random.uniform(0.3, 1, objects)[kept]))
-    best = np.full(frames, np.inf)
-    for _ in range(rounds):
-        tracker = Tracker()
-        for k, detections in enumerate(frames_):
-            start = time.perf_counter()
-            tracker.step(detections, round(k * 1e9 / 30), frame_size=(1920, 1080))
-            best[k] = min(best[k], time.perf_counter() - start)
-    return 1e3 * float(np.median(best))
+        found.append(_detections(xyxy[kept], random.uniform(0.3, 1, objects)[kept]))
+    return found
+
+
+def own(fps: float) -> Step:
+    tracker, t_ns = Tracker(fps=fps), iter(range(0, 10**15, round(1e9 / fps)))
+    return lambda found: tracker.step(found, next(t_ns), frame_size=(1920, 1080))
+
+
+def frame_ms(frames: Sequence[Detections], trackers: dict[str, Callable[[float], Step]], rounds: int = 5) -> np.ndarray:
+    """(rounds, trackers): the median over the frames, the trackers taking turns."""
+    out = np.zeros((rounds, len(trackers)))
+    for round_ in range(rounds):
+        for i, start in enumerate(trackers.values()):
+            step, times = start(30.0), []
+            for found in frames:
+                begun = time.perf_counter()
+                step(found)
+                times.append(time.perf_counter() - begun)
+            out[round_, i] = 1e3 * np.median(times)
+    return out
+
+
+def speed(peers: dict[str, Callable[[float], Step]]) -> None:
+    trackers = {"edgecnn": own, **peers}
+    print("\n| objects in a frame | " + " | ".join(trackers) + " |\n" + "|---" * (1 + len(trackers)) + "|")
+    for objects in (10, 50, 200):
+        ms = frame_ms(moving(objects), trackers)
+        median, ratio = np.median(ms, axis=0), np.median(ms / ms[:, :1], axis=0)
+        cells = [f"{m:.2f} ms, x {r:.1f}" for m, r in zip(median, ratio, strict=True)]
+        print(f"| {objects} | " + " | ".join(cells) + " |", flush=True)
 
 
 def _detections(xyxy: np.ndarray, score: np.ndarray) -> Detections:
     return Detections(xyxy.astype(np.float32), score.astype(np.float32), np.zeros(len(score), np.int64))
 
 
-def beside_peers(runs: dict[str, list[Recording]]) -> None:
+def beside_peers(runs: dict[str, list[Recording]], others: dict[str, Callable[[float], Step]]) -> None:
     """HOTA / IDF1 of each method and each peer on each recording."""
     print("\n| tracker | " + " | ".join(runs) + " |\n" + "|---" * (1 + len(runs)) + "|")
     own = {f"edgecnn, {name}": lambda s, m=method: play(s, m) for name, method in METHODS.items()}
-    peers = {name: lambda s, p=peer: play_peer(s, p) for name, peer in here().items()}
+    peers = {name: lambda s, p=peer: play_peer(s, p) for name, peer in others.items()}
     for name, follow in {**own, **peers}.items():
         figures = [evaluate_tracks([follow(s) for s in sequences]) for sequences in runs.values()]
         print(
@@ -111,8 +133,12 @@ def beside_peers(runs: dict[str, list[Recording]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="holds MOT15/ and KITTI/")
-    parser.add_argument("--peers", action="store_true", help="beside other trackers")
+    parser.add_argument("--speed", action="store_true", help="time only")
+    parser.add_argument("--peers", nargs="*", metavar="NAME", help="beside other trackers; all that are here, or these")
     args = parser.parse_args()
+    peers = here(args.peers) if args.peers is not None else {}
+    if args.speed:
+        return speed(peers)
     folder = args.folder
     runs = {path.name: [mot15(path)] for path in sorted((folder / "MOT15").iterdir()) if path.is_dir()}
     runs = {"TUD-Campus + TUD-Stadtmitte": [*runs["TUD-Campus"], *runs["TUD-Stadtmitte"]]} | runs
@@ -124,11 +150,9 @@ def main() -> None:
         f = evaluate_tracks([play(sequence) for sequence in sequences])
         shares = " | ".join(f"{100 * f[key]:.1f}" for key in ("HOTA", "DetA", "AssA", "MOTA", "IDF1"))
         print(f"| {name} | {shares} | {f['switches']:.0f} |", flush=True)
-    if args.peers:
-        beside_peers(runs)
-    print("\n| objects in a frame | ms a frame |\n|---|---|")
-    for objects in (10, 50, 200):
-        print(f"| {objects} | {frame_ms(objects):.2f} |", flush=True)
+    if peers:
+        beside_peers(runs, peers)
+    speed(peers)
 
 
 if __name__ == "__main__":

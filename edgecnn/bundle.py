@@ -5,6 +5,7 @@
       weights.safetensors      train (or the weights that the recipe names)
       slim.safetensors         slim
       model.onnx               export: FP32
+      model.regions*.onnx  export, quantize: the three networks at the second input size, where the recipe names one
       model.int8.onnx          quantize: TensorRT's form (s8, zero point 0)
       model.int8.cpu.onnx      quantize: the same scales for onnxruntime on a CPU (u8 activations)
       ranges.json              quantize: amax of every tensor
@@ -82,6 +83,8 @@ class ModelSpec:
     channels: Literal["bgr", "rgb", "grey"] = "bgr"
     fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
     pad: int = 114  # grey level around a letterboxed picture, 0-255
+    # (height, width) of the second input size, for regions of the frame packed into one picture; None: there is none
+    regions: tuple[int, int] | None = None
     # (inputs, outputs) of each layer AFTER slimming; empty: as the zoo has it
     widths: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     # name of a layer of the zoo's network -> the layers that slimming put in its place, one after the other
@@ -94,6 +97,13 @@ class ModelSpec:
     @property
     def width(self) -> int:
         return self.input.shape[3]
+
+    @property
+    def at_regions(self) -> ModelSpec:
+        """The same network at its second input size. Raises ModelError where it has none."""
+        if self.regions is None:
+            raise ModelError("a model without a second input size", do="Set run.regions in the recipe and compile it")
+        return replace(self, input=replace(self.input, shape=(*self.input.shape[:2], *self.regions)), outputs=())
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelSpec:
@@ -112,6 +122,7 @@ class ModelSpec:
                     "strides": tuple(data["strides"]),
                     "mean": tuple(data["mean"]),
                     "std": tuple(data["std"]),
+                    "regions": tuple(data["regions"]) if data.get("regions") else None,
                     "widths": {name: (int(i), int(o)) for name, (i, o) in data["widths"].items()},
                     "replaced": {n: tuple(map(LayerSpec.from_json, rows)) for n, rows in data["replaced"].items()},
                 }
@@ -280,6 +291,10 @@ _MAKERS = {
     "int8": "edgecnn quantize RECIPE",
     "int8_cpu": "edgecnn quantize RECIPE",
     "engine": "edgecnn build RECIPE",
+    "fp32_regions": "edgecnn export RECIPE",
+    "int8_regions": "edgecnn quantize RECIPE",
+    "int8_cpu_regions": "edgecnn quantize RECIPE",
+    "engine_regions": "edgecnn build RECIPE",
 }
 
 

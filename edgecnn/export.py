@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 FILE = "model.onnx"
+REGIONS_FILE = "model.regions.onnx"
 TASKS: dict[str, Literal["classify", "embed", "detect"]] = {
     "logits": "classify",
     "embedding": "embed",
@@ -30,6 +31,8 @@ def settings(recipe: Recipe) -> dict[str, Any]:
             raise InputError(f"no network at {recipe.model.onnx}", do="Name the ONNX file under model.onnx")
         own["model"] = recipe.model.model_dump(mode="json", exclude={"onnx"})
         own["onnx_sha256"] = sha256(recipe.model.onnx)
+    if recipe.run.regions is not None:  # a bundle without them keeps its key
+        own["regions"] = recipe.run.regions.model_dump(mode="json")
     return own
 
 
@@ -39,6 +42,8 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
         import onnx
     except ImportError as error:
         raise MissingDependency("onnx is not installed", do="Run: pip install 'edgecnn[desk]'") from error
+
+    from edgecnn import onnxfile
 
     tools = {"onnx": onnx.__version__}
     if recipe.model.onnx is not None:
@@ -59,16 +64,55 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
             spec = replace(before, outputs=_tensors(model.graph.output))
             facts = compare(net, spec, temporary, recipe.export)
         tools["torch"] = torch.__version__
+    files = {"fp32": FILE}
     facts |= {"nodes": len(model.graph.node), "bytes": (bundle.path / FILE).stat().st_size}
+    facts["macs"] = onnxfile.multiply_adds(model)
+    if recipe.run.regions is not None:
+        spec = replace(spec, regions=(recipe.run.regions.height, recipe.run.regions.width))
+        small = at_regions(model, spec)
+        facts["macs_regions"] = onnxfile.multiply_adds(small)
+        files["fp32_regions"] = REGIONS_FILE
+        with atomic(bundle.path / REGIONS_FILE) as temporary:
+            onnx.save(small, temporary)
     return bundle.with_stage(
         "export",
         settings=settings(recipe),
         version=VERSION,
-        files={"fp32": FILE},
+        files=files,
         facts=facts,
         tools=tools,
         model=spec,
     )
+
+
+def at_regions(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
+    """The same network at `spec.regions`. Raises ModelError where it can't run at that size, or is no detector."""
+    import numpy as np
+    import onnxruntime as ort  # type: ignore[import-untyped]
+
+    from edgecnn import onnxfile
+
+    assert spec.regions is not None
+    height, width = spec.regions
+    if spec.task != "detect":
+        raise ModelError(f"regions for a model for '{spec.task}'", wanted="a detector", do="Leave run.regions out")
+    if uneven := [n for n in spec.regions if n % max(spec.strides)]:
+        raise ModelError(f"regions of side {uneven[0]}", wanted=f"multiples of the stride {max(spec.strides)}")
+    small, own = onnxfile.resized(model, height, width), spec.at_regions
+    try:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong arrives as an exception
+        session = ort.InferenceSession(small.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        answers = session.run(None, {own.input.name: np.zeros(own.input.shape, np.float32)})
+        check_outputs(own, {t.name: a.shape for t, a in zip(session.get_outputs(), answers, strict=True)})
+    except Exception as error:  # onnxruntime's errors share no base class of their own
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(
+            f"the network can't run at {width}x{height} ({reason})",
+            wanted="a fully convolutional one that holds no size in its constants",
+            do="Leave run.regions out of the recipe",
+        ) from error
+    return small
 
 
 def write(net: nn.Module, spec: ModelSpec, path: Path, opset: int) -> None:
@@ -84,7 +128,7 @@ def compare(net: nn.Module, spec: ModelSpec, path: Path, section: ExportSection)
     Raises ModelError above the section's tolerance.
     """
     import numpy as np
-    import onnxruntime as ort  # type: ignore[import-untyped]
+    import onnxruntime as ort
     import torch
 
     from edgecnn.data import open_dataset

@@ -283,10 +283,20 @@ class BuildSection(Section):
     version_compatible: bool = False  # the engine loads in later versions of TensorRT too: 8.6 and later
 
 
+class RegionsSection(Section):
+    """The network's second input size, multiples of its largest stride: parts of the frame are looked at in it."""
+
+    height: Annotated[int, Field(gt=0)] = 96
+    width: Annotated[int, Field(gt=0)] = 160
+
+
 class RunSection(Section):
     score: Share = 0.3
     iou: Share = 0.5
-    detect_every: Annotated[int, Field(gt=0)] = 3
+    detect_every: Annotated[int, Field(gt=0)] = 3  # frames from one look at the whole frame to the next at most
+    regions: RegionsSection | None = None
+    budget: Annotated[float, Field(gt=0, le=1)] = 0.2  # with regions: share of the MACs of a detection in every frame
+    deadline_ms: Annotated[float, Field(gt=0)] | None = None  # of a frame: what would take longer is not begun
 
 
 class CheckSection(Section):

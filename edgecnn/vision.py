@@ -6,6 +6,7 @@ Boxes are decoded after the score threshold, so that a quiet road costs next to 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -103,21 +104,27 @@ class DecodeDetections:
         self._cell, self.strides = grid(model)
 
     def __call__(self, outputs: Mapping[str, NDArray[Any]], box: Letterbox) -> Detections:
+        found = self.raw(outputs)
+        xyxy = box.to_frame(found.xyxy)
+        # a box that lies wholly in the padding has no area in the frame
+        kept = (xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1)
+        return nms(replace(found, xyxy=xyxy)[kept], self.iou, self.limit)
+
+    def raw(self, outputs: Mapping[str, NDArray[Any]]) -> Detections:
+        """All that scores above the threshold, before suppression, in px of the network's input."""
         raw, score = self.split(list(outputs.values()))
         rows = np.flatnonzero(score > self.score) // score.shape[1]  # a row comes once for each class above
+        if not len(rows):
+            return Detections.empty()
         rows = rows[np.diff(rows, prepend=-1) > 0]
         score = score[rows]
         best = score.max(1)
-        if not len(rows):
-            return Detections.empty()
         stride = self.strides[rows, None]
         centre = self._cell[rows] + raw[rows, :2] * stride
         half = np.exp(np.clip(raw[rows, 2:], -8, 8)) * stride / 2
-        xyxy = box.to_frame(np.concatenate([centre - half, centre + half], 1).astype(np.float32))
-        found = Detections(xyxy, best.astype(np.float32), score.argmax(1))
-        # a box that lies wholly in the padding has no area in the frame
-        found = found[(xyxy[:, 2] - xyxy[:, 0] > 1) & (xyxy[:, 3] - xyxy[:, 1] > 1)]
-        return nms(found, self.iou, self.limit)
+        xyxy = np.concatenate([centre - half, centre + half], 1).astype(np.float32)
+        found: Detections = Detections(xyxy, best.astype(np.float32), score.argmax(1))[best > self.score]
+        return found  # without those of which one class is nan: then the best is
 
     def split(self, outputs: list[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
         """→ (A, 4) raw boxes in strides, (A, C) scores. Raises ModelError where the decoder gives no boxes."""

@@ -375,7 +375,7 @@ QUIET, CAR = scene_with(math.inf, True), tracks_of(true_box(30, 0)[None], missed
 def test_every_third_frame_and_at_once_on_a_cut() -> None:
     schedule = Schedule(ScheduleSettings(every=3))
     cuts = [False, False, False, False, False, True, False, False, False]
-    seen = [schedule.due(cut=cut, tracks=Tracks.empty(), scene=QUIET) for cut in cuts]
+    seen = [schedule.due(cut=cut, tracks=Tracks.empty(), scene=QUIET).why for cut in cuts]
     assert seen == ["first", None, None, "stride", None, "cut", None, None, "stride"]
 
 
@@ -386,15 +386,15 @@ def test_every_third_frame_and_at_once_on_a_cut() -> None:
 def test_what_closes_in_on_our_path_is_looked_at_in_every_frame(scene: Scene | None, reason: str | None) -> None:
     schedule = Schedule(ScheduleSettings(every=9))
     fresh = tracks_of(true_box(30, 0)[None])
-    assert schedule.due(cut=False, tracks=fresh, scene=scene) == "first"
-    assert schedule.due(cut=False, tracks=fresh, scene=scene) == reason
+    assert schedule.due(cut=False, tracks=fresh, scene=scene).why == "first"
+    assert schedule.due(cut=False, tracks=fresh, scene=scene).why == reason
 
 
 def test_a_weak_or_missed_track_in_the_path_is_looked_for_again() -> None:
     def second(tracks: Tracks, *, in_path: bool = True) -> str | None:
         schedule, scene = Schedule(ScheduleSettings(every=9)), scene_with(math.inf, in_path)
         schedule.due(cut=False, tracks=tracks, scene=scene)
-        return schedule.due(cut=False, tracks=tracks, scene=scene)
+        return schedule.due(cut=False, tracks=tracks, scene=scene).why
 
     box = true_box(30, 0)[None]
     assert second(tracks_of(box)) is None
@@ -414,6 +414,7 @@ def test_memory_keeps_rows_by_id_in_any_order() -> None:
     memory["count"][at], memory["place"][at[1]] = [50, 20, 90], [1.0, 2.0]
     at = memory.rows(np.array([9, 7, 5, 2]))
     assert memory["count"][at].tolist() == [90, 0, 50, 20]
+    assert memory.among(memory.rows(np.array([9, 2]))).tolist() == [True, False, False, True], "of 2, 5, 7, 9"
     memory.keep(memory.id != 5)
     at = memory.rows(np.array([2, 5]))
     assert memory["count"][at].tolist() == [20, 0]

@@ -354,3 +354,30 @@ def test_doctor_fails_where_run_could_not(monkeypatch: pytest.MonkeyPatch, capsy
 def test_json_has_no_nan() -> None:
     plain = cli.common._plain({"a": float("nan"), "b": [float("-inf"), 1.5], "c": Path("x"), 3: (True, None)})
     assert plain == {"a": None, "b": [None, 1.5], "c": "x", "3": [True, None]}
+
+
+def test_run_takes_a_camera_and_thresholds_and_says_which(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    frame = cv2.imread(str(min(pictures.iterdir())))
+    height, width = frame.shape[:2]
+    camera = tmp_path / "camera.yaml"
+    figures = {"picture": [width, height], "fx": width, "fy": width, "cx": width / 2, "cy": height / 2, "height_m": 1.2}
+    lines = [f"{key}: {value}" for key, value in (figures | {"pitch_rad": 0.0}).items()]
+    camera.write_text("\n".join(lines))
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"version": 1, "headway": {"on_s": 0.5}}')
+    given = ("run", bundle, "--source", pictures, "--sink", "none", "--camera", camera, "--thresholds", mine, "--json")
+    assert called(monkeypatch, *given) == 0
+    out = capsys.readouterr()
+    told = json.loads(out.out)["thresholds"]
+    assert told["version"] == 1 and len(told["sha256"]) == 64
+    assert "no headway warning: the source does not tell our own speed" in out.err
+
+    camera.write_text("\n".join([*lines, "focal: 3"]))
+    assert called(monkeypatch, *given) == 3
+    assert "camera.yaml has the key 'focal'" in capsys.readouterr().err
+    camera.write_text("\n".join(lines))
+    mine.write_text('{"fcw": {"on_s": 99}}')
+    assert called(monkeypatch, *given) == 3
+    assert "mine.json: fcw.on_s is 99" in capsys.readouterr().err

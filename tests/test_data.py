@@ -19,8 +19,9 @@ from edgecnn.data.coco import Coco
 from edgecnn.data.digits import Digits
 from edgecnn.data.files import read_picture
 from edgecnn.data.folder import Folder, OpenImages, Sorted, YoloText
-from edgecnn.data.kitti import Kitti, read_pointrcnn, read_tracking
+from edgecnn.data.kitti import Kitti, read_tracking
 from edgecnn.data.mot import Mot
+from edgecnn.data.recorded import read_detections
 from edgecnn.data.sim import SimCrops, SimDrives, SimStills
 from edgecnn.data.voc import Voc
 from edgecnn.errors import InputError
@@ -193,11 +194,6 @@ def test_kitti_tracks(tmp_path: Path) -> None:
     frames = read_tracking(path)
     assert [len(t) for t in frames] == [1, 0, 3]
     assert frames[2].id.tolist() == [4, -1, 9] and frames[2].label.tolist() == [0, -1, 2]
-    found = read_pointrcnn(write(tmp_path / "d.txt", "1,2,10,20,30,40,0.0,9,9,9,9,9,9,9,9\n"), 3, 0)
-    assert [len(d) for d in found] == [0, 1, 0]
-    assert found[1].score[0] == 0.5 and found[1].xyxy[0].tolist() == [10, 20, 30, 40]
-    with pytest.raises(InputError, match="speaks of frame 1; wanted frames 0 to 0"):
-        read_pointrcnn(tmp_path / "d.txt", 1, 0)
 
 
 # VOC
@@ -233,27 +229,20 @@ def test_malformed_voc_files_are_named(tmp_path: Path) -> None:
 # MOT
 
 
-def mot(tmp_path: Path, truth: str, found: str = "") -> Mot:
+def mot(tmp_path: Path, truth: str) -> Mot:
     write(
         tmp_path / "seqinfo.ini", "[Sequence]\nname=x\nframeRate=10\nseqLength=2\nimWidth=60\nimHeight=40\nimExt=.jpg\n"
     )
     write(tmp_path / "gt" / "gt.txt", truth)
-    write(tmp_path / "det" / "det.txt", found)
     picture(tmp_path / "img1" / "000001.jpg")
     return Mot(tmp_path)
 
 
 def test_mot_2015(tmp_path: Path) -> None:
-    data = mot(
-        tmp_path,
-        "1,5,10,20,3,4,1,-1,-1,-1\n2,5,11,20,3,4,0,-1,-1,-1\n",
-        "2,-1,1,2,3,4,30,-1,-1,-1\n2,-1,1,2,3,4,10,-1,-1,-1\n",
-    )
+    data = mot(tmp_path, "1,5,10,20,3,4,1,-1,-1,-1\n2,5,11,20,3,4,0,-1,-1,-1\n")
     first, second = data.truth()
     assert first.xyxy.tolist() == [[10, 20, 13, 24]] and first.id.tolist() == [5] and first.label.tolist() == [3]
     assert len(second) == 0
-    nothing, two = data.detections()
-    assert len(nothing) == 0 and two.score.tolist() == [1.0, 0.0]
     assert data[0].bgr.shape == (40, 60, 3) and len(data[0].truth) == 1
     with pytest.raises(InputError, match=r"no picture at .*000002\.jpg"):
         data[1]
@@ -446,11 +435,13 @@ def test_real_vehicles(shared_data: Path) -> None:
 def test_real_tracks(shared_data: Path) -> None:
     tracking = shared_data / "tracking"
     campus = Mot(tracking / "MOT15" / "TUD-Campus")
-    assert sum(map(len, campus.truth())) == 359 and sum(map(len, campus.detections())) == 321
+    assert sum(map(len, campus.truth())) == 359
+    found = read_detections(campus.path / "det" / "det.txt")
+    assert sum(map(len, found.frames)) == 321
     frames = read_tracking(tracking / "KITTI" / "label_02" / "0006.txt")
     cars = sum(int((t.label == 0).sum()) for t in frames)
-    found = read_pointrcnn(tracking / "KITTI" / "det_pointrcnn_Car" / "0006.txt", len(frames), 0)
-    assert len(frames) == 270 and cars > 500 and sum(map(len, found)) > 500
+    found = read_detections(tracking / "KITTI" / "det_pointrcnn_Car" / "0006.txt")
+    assert len(frames) == 270 and cars > 500 and sum(map(len, found.frames)) > 500
     nearest = min(
         float(np.nanmin(t.distance_m)) for t in frames if not math.isnan(np.nanmax(t.distance_m, initial=0)) and len(t)
     )

@@ -195,8 +195,8 @@ def test_the_lanes_vanishing_point_moves_the_horizon_by_its_worth() -> None:
 
 def test_a_foot_that_is_hidden_or_in_the_air_moves_nothing() -> None:
     sign = np.array([600.0, 250.0, 680.0, 300.0])
-    hidden = rear(20)
-    hidden[3] -= 30
+    hidden = rear(10)
+    hidden[3] -= 60
     ranges = ranged([np.stack([rear(30), sign, hidden])] * 30)
     assert ranges.horizon_px == pytest.approx(360, abs=0.5)
     assert np.isinf(ranges.forward_m[1])

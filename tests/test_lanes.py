@@ -7,17 +7,22 @@ twice the resolution; the detector goes the other way, from the road to pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tiny_detector import MODEL
 
 from edgecnn.adas import Camera, Lane, LaneDetector
 from edgecnn.adas.marks import Eye, MarkSettings, between, covered
 from edgecnn.adas.propose import ProposeSettings, propose
+from edgecnn.run import Pipeline, RunSettings
+from edgecnn.scene import Frame
 
 CAMERA = Camera(560.0, 560.0, 320.0, 180.0, height_m=1.3, pitch_rad=0.02)
 SIZE = (640, 360)
@@ -245,3 +250,28 @@ def test_a_clock_that_stands_or_runs_back_does_no_harm() -> None:
 
 def test_the_same_frames_give_the_same_lane() -> None:
     assert Road().drive(LaneDetector(CAMERA), 6) == Road().drive(LaneDetector(CAMERA), 6)
+
+
+class Blind:
+    """A network that sees nothing."""
+
+    name = "blind"
+
+    def __call__(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {out.name: np.zeros(out.shape, np.float32) for out in MODEL.outputs}
+
+
+def test_the_loop_tells_of_the_lane_and_forgets_it_at_a_cut() -> None:
+    """After a cut nothing is left of the lane before, not even where it was."""
+    road, other = Road(), Road(sides=(-1.2, 2.3), ground=170.0, colour=(250, 250, 250))
+    pipeline = Pipeline(MODEL, Blind(), RunSettings(detect_every=1), fps=25.0, camera=CAMERA)
+    results = [pipeline.step(Frame(k, k * 40_000_000, road.paint(along_m=0.8 * k, seed=k))) for k in range(12)]
+    assert seen(results[-1].scene.lane).left_m == pytest.approx(-1.8, abs=0.06)
+    for k in range(12, 24):
+        picture = other.paint(along_m=0.8 * k, seed=k)
+        picture[:180] = np.linspace(0, 255, 640, dtype=np.uint8)[None, :, None]
+        results.append(pipeline.step(Frame(k, k * 40_000_000, picture)))
+    assert [r.cut for r in results].index(True) == 12
+    assert results[12].scene.lane is None or results[12].scene.lane.left_m == pytest.approx(-1.2, abs=0.1)
+    assert seen(results[-1].scene.lane).left_m == pytest.approx(-1.2, abs=0.06)
+    assert all(r.ns["scene"] > 0 for r in results)

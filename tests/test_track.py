@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from edgecnn.scene import Detections, Tracks
-from edgecnn.track import Settings, Tracker
+from edgecnn.track import METHODS, Settings, Tracker
 from edgecnn.track.assign import assign, iou
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
@@ -214,6 +214,51 @@ def test_any_detections_give_sound_tracks(seed: int, n: int) -> None:
         assert len(tracks.id) == 0 or tracks.id.max() <= seen + 6 * n
 
 
+# ---- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_what_is_not_finite_is_not_looked_at_and_tracks_coast(method: str) -> None:
+    """As if nothing had been detected there: nan, inf, and everything at once."""
+    tracker, other = Tracker(METHODS[method], 20), Tracker(METHODS[method], 20)
+    bad = found(box(100), box(100), box(100), box(100))
+    bad.xyxy[0, 1], bad.xyxy[1, 2], bad.xyxy[2, 0], bad.score[3] = np.nan, np.inf, -np.inf, np.nan
+    for k in range(14):
+        good = found(box(100 + 4 * k), box(400))
+        nothing = k in (7, 8)
+        given = bad if nothing else join(bad, good)
+        tracks = tracker.step(given, k * SECOND // 20, frame_size=SIZE)
+        wanted = other.step(Detections.empty() if nothing else good, k * SECOND // 20, frame_size=SIZE)
+        assert tracks.id.tolist() == wanted.id.tolist()
+        assert tracks.xyxy == pytest.approx(wanted.xyxy)
+    assert len(tracks) == 2
+
+
+def test_flow_that_is_not_finite_is_no_measurement() -> None:
+    tracker = Tracker()
+    tracks = tracker.step(found(box(100), box(300)), 0, frame_size=SIZE)
+    boxes = tracks.xyxy.copy()
+    boxes[0, 0] = np.nan
+    tracks = tracker.step_flow(boxes, np.array([True, True]), 50_000_000, frame_size=SIZE)
+    assert tracks.xyxy == pytest.approx(np.array([box(100), box(300)]), abs=0.1)
+
+
+@pytest.mark.parametrize("method", list(METHODS))
+def test_ten_thousand_boxes_and_a_clock_gone_mad_are_survived(method: str) -> None:
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 600, (10_000, 2))
+    many = Detections(
+        np.concatenate([corner, corner + 20], axis=1).astype(np.float32),
+        random.uniform(0.4, 0.6, 10_000).astype(np.float32),
+        np.zeros(10_000, np.int64),
+    )
+    tracker = Tracker(METHODS[method], 20)
+    for t_ns in (0, 0, -SECOND, 10**18, 10**18 + SECOND // 20, 5):
+        tracks = tracker.step(join(many, found(box(100))), t_ns, frame_size=SIZE)
+        assert np.isfinite(tracks.xyxy).all() and len(tracks) <= 2001
+    assert (tracks.score > 0.85).sum() == 1  # the strongest is among those looked at
+
+
 # ---- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -285,7 +330,7 @@ def shown(*boxes: tuple[float, float, float, float]) -> Tracks:
 def test_flow_follows_shift_and_scale_in_frame_pixels(scale: float, dx: float, dy: float) -> None:
     grey, tracks = texture(), shown((200, 100, 320, 240), (400, 200, 480, 280))  # frame: twice the grey picture
     flow = FlowShift(frame_width=800)
-    flow.remember(grey)
+    flow.remember(grey, tracks)
     xyxy, ok = flow.step(moved(grey, scale, dx, dy), tracks)
     assert ok.all()
     assert xyxy == pytest.approx(tracks.xyxy * scale + 2 * np.array([dx, dy, dx, dy]), abs=1.5)
@@ -297,7 +342,7 @@ def test_flow_says_where_it_does_not_know() -> None:
     assert not ok.any() and xyxy.tolist() == tracks.xyxy.tolist()
     _, ok = flow.step(texture(1), tracks)  # another scene
     assert not ok.any()
-    flow.remember(texture())
+    flow.remember(texture(), tracks)
     _, ok = flow.step(moved(texture(), 1, 2, 0), tracks)
     assert ok.tolist() == [True, False]  # the second is 4 px large in the grey picture
     xyxy, ok = flow.step(texture(), Tracks.empty())
@@ -317,6 +362,82 @@ def test_the_tracker_takes_flow_for_rows_that_are_ok() -> None:
     assert np.isnan(tracker.measured).all()
     with pytest.raises(ValueError, match="3 boxes"):
         tracker.step_flow(np.zeros((3, 4), np.float32), np.ones(3, bool), 200_000_000, frame_size=SIZE)
+
+
+# ---- the camera's own motion ----------------------------------------------------------------------------------------
+
+
+def rolled(angle: float, dx: float, dy: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s, dx], [s, c, dy]])
+
+
+@pytest.mark.parametrize(("angle", "dx", "dy"), [(0, 0, 0), (0, 6.5, -4), (0.02, -3, 5)])
+def test_the_cameras_motion_is_found_beside_an_object_that_moves_by_itself(angle: float, dx: float, dy: float) -> None:
+    grey, tracks = texture(), shown((200, 100, 420, 300))  # frame: twice the grey picture
+    warp = rolled(angle, dx, dy)
+    now = cv2.warpAffine(grey, warp, (400, 240), borderMode=cv2.BORDER_REFLECT)
+    now[60:150, 110:220] = texture(3)[60:150, 110:220]  # the object, and nothing there moves with the camera
+    flow = FlowShift(frame_width=800)
+    flow.remember(grey, tracks)
+    assert flow.camera is None
+    flow.remember(now, tracks)
+    assert flow.camera is not None
+    corners = np.array([[0, 0, 1], [800, 0, 1], [0, 480, 1], [800, 480, 1.0]])
+    true = rolled(angle, 2 * dx, 2 * dy)
+    assert corners @ flow.camera.T == pytest.approx(corners @ true.T, abs=0.6)
+
+
+def test_the_cameras_motion_is_not_made_up() -> None:
+    for first, second in ((texture(), texture(1)), (np.full((240, 400), 90, np.uint8),) * 2):
+        flow = FlowShift(800)
+        flow.remember(first, Tracks.empty())
+        flow.remember(second, Tracks.empty())  # another scene; no texture
+        assert flow.camera is None
+    flow.remember(texture()[:100, :100], Tracks.empty())  # another size
+    assert flow.camera is None
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_numbers_survive_a_camera_that_swings_only_where_the_tracker_is_told(told: bool) -> None:
+    tracker, ids = Tracker(fps=20), set()
+    at = [60 * np.sin(0.9 * k) for k in range(30)]  # up to 53 px from frame to frame, boxes of 40 px
+    for k, x in enumerate(at):
+        camera = rolled(0, x - at[k - 1], 0) if told and k else None
+        tracks = tracker.step(found(box(300 + x), box(150 + x)), k * SECOND // 20, frame_size=SIZE, camera=camera)
+        ids |= set(tracks.id.tolist())
+    assert (ids == {1, 2}) is told
+    if told:
+        velocity = 20 * (at[-1] - at[-2])  # px/s in the picture, the camera's part included
+        assert tracks.velocity[:, 0] == pytest.approx([velocity] * 2, abs=20)
+        assert tracks.xyxy[:, 0] == pytest.approx([300 + at[-1], 150 + at[-1]], abs=1)
+
+
+def test_a_lost_track_and_a_new_one_move_with_the_camera() -> None:
+    tracker = Tracker(fps=20)
+    pan = rolled(0, 8, 0)
+    for k in range(5):
+        tracker.step(found(box(100 + 8 * k)), k * SECOND // 20, frame_size=SIZE, camera=pan)
+    for k in range(5, 12):
+        tracker.step(Detections.empty(), k * SECOND // 20, frame_size=SIZE, camera=pan)
+    tracks = tracker.step(found(box(196), box(400)), 12 * SECOND // 20, frame_size=SIZE, camera=pan)
+    assert tracks.id.tolist() == [1]
+    tracks = tracker.step(found(box(204), box(408)), 13 * SECOND // 20, frame_size=SIZE, camera=pan)
+    assert tracks.id.tolist() == [1, 2]
+    assert tracks.velocity[1, 0] == pytest.approx(160, abs=1)  # known before anything of it was measured
+
+
+def test_a_shaken_camera_on_real_footage(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 frames, swayed by 60 px: the estimate is as good as the truth."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1]))
+    from benchmarks.camera_motion import follow, pets, shakes
+    from edgecnn.metrics.tracking import evaluate_tracks
+
+    clip = pets(shared_data, frames=60)
+    warps = shakes(clip, 60, 0)
+    hota = {mode: evaluate_tracks([follow(clip, warps, 3, mode)])["HOTA"] for mode in ("off", "on", "true")}
+    assert hota["on"] > hota["off"] + 0.1
+    assert hota["on"] == pytest.approx(hota["true"], abs=0.02)
 
 
 # ---- cuts -----------------------------------------------------------------------------------------------------------

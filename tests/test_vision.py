@@ -208,6 +208,14 @@ def test_threshold_padding_and_limit() -> None:
     assert len(DecodeDetections(MODEL, score=0.95)({"boxes": raw, "scores": score}, box)) == 0
 
 
+def test_a_cell_with_two_strong_classes_is_one_box_and_one_that_is_nan_is_none() -> None:
+    raw, score = quiet()
+    score[0, 1], score[0, 4] = (0.6, 0.9), (0.9, np.nan)
+    found = DecodeDetections(MODEL)({"boxes": raw, "scores": score}, fit(MODEL, 96, 64))
+    np.testing.assert_allclose(found.score, [0.9])
+    assert found.label.tolist() == [1]
+
+
 def test_a_wild_size_does_not_overflow() -> None:
     raw, score = quiet()
     raw[0, 0], score[0, 0] = (0, 0, 1000, 1000), (0.9, 0)

@@ -37,7 +37,7 @@ def write_network(path: Path, *, input_name: str = "images", width: int = WIDTH)
     arrays = {
         "weight": weight,
         "bias": bias,
-        "shape": np.array([1, 6, cells]),
+        "shape": np.array([1, 6, -1]),
         "split": np.array([4, 2]),
     }
     nodes = [

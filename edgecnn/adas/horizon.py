@@ -110,9 +110,7 @@ class Horizon:
             since = np.clip(now_s - self._measured_s[rows[on] - _FIXED], 1e-3, 1e6)
             alike = 1 + self.settings.alike_s / since
             self._measured_s[rows[on] - _FIXED] = now_s
-            self._feet(
-                rows[on], label[on], size[on], measured[on, 3], size_variance[on] * alike, foot_variance[on] * alike
-            )
+            self._feet(rows[on], label[on], size[on], measured[on, 3], size_variance[on], foot_variance[on], alike)
         return self._ranges(rows, label, xyxy)
 
     def _rows(self, ids: I64, label: I64, now_s: float) -> I64:
@@ -133,7 +131,7 @@ class Horizon:
         self._covariance = self._covariance * np.outer(fade, fade)
         self._covariance[np.diag_indices_from(self._covariance)] += noise
 
-        new = ~np.isin(ids, self._ids)
+        new = ~(ids[:, None] == self._ids).any(axis=1)
         if new.any():
             k = self.camera.height_m / self.kinds.size_m[label[new]]
             grown = np.zeros((len(self._mean) + len(k),) * 2)
@@ -143,8 +141,7 @@ class Horizon:
             self._mean, self._covariance = np.concatenate([self._mean, k]), grown
             self._ids, self._seen_s = np.concatenate([self._ids, ids[new]]), np.append(self._seen_s, np.zeros(len(k)))
             self._measured_s = np.append(self._measured_s, np.full(len(k), -math.inf))
-        order = np.argsort(self._ids)
-        at = order[np.searchsorted(self._ids, ids, sorter=order)]
+        at = (ids[:, None] == self._ids).argmax(axis=1) if len(ids) else np.zeros(0, np.int64)
         self._seen_s[at] = now_s
         return np.asarray(at, np.int64)
 
@@ -179,8 +176,20 @@ class Horizon:
         tan, height = math.tan(self.camera.pitch_rad), self.camera.height_m
         return np.maximum(self.camera.fy * height * (1 + tan * tan) / np.maximum(g, 1e-3) - height * tan, 0.1)
 
-    def _feet(self, rows: I64, label: I64, size: F64, foot: NDArray[np.float32], of_size: F64, of_foot: F64) -> None:
-        """The filter's update: row = mean + sway - fy bend Z / 2 + g of the wheels, which stand `overhang` farther."""
+    def _feet(
+        self,
+        rows: I64,
+        label: I64,
+        size: F64,
+        foot: NDArray[np.float32],
+        of_size: F64,
+        of_foot: F64,
+        alike: F64,
+    ) -> None:
+        """The filter's update: row = mean + sway - fy bend Z / 2 + g of the wheels, which stand `overhang` farther.
+
+        `alike`: of how many looks each is one, as far as its error goes.
+        """
         flat = self.camera.fy * self.camera.height_m
         k, overhang = self._mean[rows], self.kinds.overhang_m[label]
         near = k * size
@@ -195,7 +204,7 @@ class Horizon:
         stray = np.abs(missed) / np.sqrt(expected)
         believed = (stray < _STRAY) & (foot > self._mean[_MEAN] + self._mean[_SWAY])
         weaker = np.maximum(1.0, stray / 2)  # Huber's weights, where it is believed at all
-        self._update(look[believed], missed[believed], (variance * weaker)[believed])
+        self._update(look[believed], missed[believed], (variance * weaker * alike)[believed])
 
     def _update(self, look: F64, missed: F64, variance: F64) -> None:
         gain = np.linalg.solve(look @ self._covariance @ look.T + np.diag(variance), look @ self._covariance).T

@@ -80,5 +80,7 @@ class Latch:
         ends = memory["on"] & (now_s - memory["stayed_s"] >= self._off_s)
         memory["on"][:] = (memory["on"] | begins) & ~ends
         change = Change(memory["on"][rows], memory.id[begins], memory.id[ends])
-        memory.keep(np.isin(memory.id, tracks.id) | memory["on"])
+        keep = memory["on"].copy()
+        keep[rows] = True
+        memory.keep(keep)
         return change

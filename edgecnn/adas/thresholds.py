@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +46,6 @@ class SceneSettings:
     sha256: str  # of the file
 
     @classmethod
-    @lru_cache(8)
     def read(cls, path: Path = FILE) -> SceneSettings:
         """The shipped file, or a user's: a whole one, or only the sections and keys that differ from the shipped.
 

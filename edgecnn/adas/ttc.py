@@ -129,7 +129,8 @@ class TimeToCollision:
         """
         seen = ~np.isnan(measured).any(axis=1)
         of_tall = np.zeros(len(ids), bool) if tall is None else tall
-        self._record(ids[seen], measured[seen].astype(np.float64), of_tall[seen], now_s)
+        if seen.any():
+            self._record(ids[seen], measured[seen].astype(np.float64), of_tall[seen], now_s)
         rows = self._memory.rows(ids)
         contact = self._fit(rows, now_s, ego or Ego())
         age = now_s - self._memory["past"][:, 0, -1]

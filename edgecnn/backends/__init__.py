@@ -30,18 +30,37 @@ class Backend(Protocol):
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
+class TwoSizes:
+    """The same network at its two input sizes: the picture's shape says which of them answers."""
+
+    def __init__(self, model: ModelSpec, frame: Backend, regions: Backend) -> None:
+        self._input, self._shape = model.input.name, model.input.shape
+        self._frame, self._regions = frame, regions
+
+    def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return (self._frame if feeds[self._input].shape == self._shape else self._regions)(feeds)
+
+
 def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int = 0) -> Backend:
     """Load the bundle's file for a precision (see `choose`), checked by its sha256, and hold its outputs against the
-    decoder. `threads` counts for CPUs only; 0: every core but one, which is left to the picture decoder.
+    decoder; a bundle with regions has two such files, see `TwoSizes`. `threads` counts for CPUs only; 0: every core but
+    one, which is left to the picture decoder.
 
     Raises BundleError (file missing or changed), ModelError (shapes), MissingDependency (runtime or GPU not here).
     """
-    model = bundle.require_model()
-    match choose(bundle, precision):
+    model, chosen = bundle.require_model(), choose(bundle, precision)
+    frame = _open(bundle, chosen, model, "", threads)
+    if model.regions is None:
+        return frame
+    return TwoSizes(model, frame, _open(bundle, chosen, model.at_regions, "_regions", threads))
+
+
+def _open(bundle: Bundle, chosen: str, model: ModelSpec, size: str, threads: int) -> Backend:
+    match chosen:
         case "engine":
             from edgecnn.backends.trt import TensorRT
 
-            path, tied = bundle.file("engine"), _tied(bundle)
+            path, tied = bundle.file(f"engine{size}"), _tied(bundle)
             if not tied:
                 raise BundleError(
                     f"{bundle.path} does not say which TensorRT built its engine",
@@ -55,7 +74,7 @@ def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int 
                 raise MissingDependency(
                     f"openvino does not load ({error})", do="Run: pip install 'edgecnn[openvino]'"
                 ) from error
-            return OpenVINO(bundle.file("int8_cpu"), model, threads=threads)
+            return OpenVINO(bundle.file(f"int8_cpu{size}"), model, threads=threads)
         case role:
             try:
                 from edgecnn.backends.ort import OnnxRuntime
@@ -63,7 +82,7 @@ def open_backend(bundle: Bundle, precision: Precision = "auto", *, threads: int 
                 raise MissingDependency(
                     f"onnxruntime does not load ({error})", do="Run: pip install onnxruntime"
                 ) from error
-            return OnnxRuntime(bundle.file(role), model, threads=threads)
+            return OnnxRuntime(bundle.file(f"{role}{size}"), model, threads=threads)
 
 
 def choose(bundle: Bundle, precision: Precision) -> str:

@@ -71,6 +71,11 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
             contents["half"] = ("half.onnx", content)
         built = worker.build_apart(source, target, settled)
         asked, digest = onnxfile.read(source), sha256(source)
+        spec = bundle.require_model()
+        if spec.regions is not None:
+            small = Path(folder) / "regions.onnx"
+            small.write_bytes(onnxfile.resized(asked, *spec.regions).SerializeToString(deterministic=True))
+            contents["engine_regions"] = ("regions.engine", worker.build_apart(small, target, settled).engine)
     contents["engine"] = ("engine", built.engine)
     contents["build_log"] = ("log", "\n".join(built.log).encode())
     if built.layers:

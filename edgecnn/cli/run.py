@@ -53,6 +53,9 @@ def run(
     of: Annotated[
         list[str] | None, typer.Option(metavar="CLASS", help="That --second looks at; may be given again; all unless.")
     ] = None,
+    reid: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Embeds: objects are known again by their looks.")
+    ] = None,
     deadline: Annotated[
         float | None,
         typer.Option(metavar="MS", min=0.1, help="Frames that take longer are late: counted, and acted on."),
@@ -100,6 +103,7 @@ def run(
     from edgecnn.run import Outputs, RunSettings, Setup, open_second, open_source, run_streams
     from edgecnn.run.mqtt import Mqtt, MqttSettings
     from edgecnn.run.preview import Preview
+    from edgecnn.run.recorded import open_looks
 
     opened = Bundle.read(bundle)
     settings = RunSettings.of(
@@ -109,6 +113,7 @@ def run(
         read_camera(camera) if camera else None,
         SceneSettings.read(thresholds) if thresholds else None,
         partial(open_second, Bundle.read(second), opened, of or (), threads=threads) if second else None,
+        partial(open_looks, Bundle.read(reid)) if reid else None,
     )
     broker = (
         MqttSettings(mqtt, mqtt_port, mqtt_topic, mqtt_user, os.environ.get("EDGECNN_MQTT_PASSWORD", ""))

@@ -47,9 +47,18 @@ def track(
     truth: Annotated[
         Path | None, typer.Option(metavar="GT.txt", help="Print HOTA, MOTA and IDF1 against gt.txt or label_02.")
     ] = None,
+    video: Annotated[
+        str | None, typer.Option(metavar="FILE", help="What was detected in: the camera's own motion is taken off.")
+    ] = None,
+    reid: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Embeds; with --video: objects are known again by their looks."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Number the objects of recorded detections."""
+    if reid and not video:
+        raise typer.BadParameter("looks are in pictures: give --video as well", param_hint="--reid")
     from edgecnn.data.recorded import read_detections, read_truth, write_tracks
     from edgecnn.track import METHODS, MOVING
     from edgecnn.track.offline import follow
@@ -61,11 +70,25 @@ def track(
     frames += [frames[0][:0]] * (0 if true is None else len(true) - len(frames))
     moving = recording.format == "kitti" if camera is None else camera is Camera.moving
     settings = METHODS[method.value]
-    tracks = follow(frames, replace(settings, noise=MOVING) if moving else settings, rate)
+    settings = replace(settings, noise=MOVING) if moving else settings
+    crops = 0
+    if video:
+        from edgecnn.bundle import Bundle
+        from edgecnn.run import open_source
+        from edgecnn.run.recorded import follow_video, open_looks
+
+        looks = open_looks(Bundle.read(reid)) if reid else None
+        tracks = follow_video(frames, open_source(video), settings, rate, looks)
+        crops = looks.crops if looks else 0
+    else:
+        tracks = follow(frames, settings, rate)
     write_tracks(out, tracks, recording)
     ids = {int(i) for frame in tracks for i in frame.id}
     data: dict[str, Any] = {"frames": len(frames), "fps": rate, "method": method.value, "tracks": len(ids), "out": out}
     text = f"{len(ids)} tracks in {len(frames)} frames at {rate:g} fps: {out}"
+    if reid:
+        data["crops"] = crops
+        text += f"\n{crops / len(frames):.1f} crops a frame looked at"
     if true is not None:
         from edgecnn.metrics.tracking import evaluate_tracks
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from edgecnn.data.classes import Naming
 from edgecnn.data.files import Rows, parse_lines, pictures_in, read_picture
 from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError
-from edgecnn.scene import Detections, Truth
+from edgecnn.scene import Truth
 
 OWN = ("Car", "Van", "Truck", "Pedestrian", "Person_sitting", "Cyclist", "Tram", "Misc")
 VISIBLE = {0: 1.0, 1: 0.6, 2: 0.25}  # of `occluded`: fully visible, partly, largely hidden; 3 = unknown
@@ -87,27 +87,3 @@ def read_tracking(path: Path, *, raw: bool = False, classes: Mapping[str, int] |
         rows = frames.setdefault(frame, Rows(naming))
         rows.add(a.name, a.xyxy, id=id, visibility=a.visibility, distance_m=a.distance_m)
     return [frames.get(i, Rows(naming)).truth() for i in range(max(frames, default=-1) + 1)]
-
-
-def read_pointrcnn(path: Path, frames: int, label: int) -> list[Detections]:
-    """Detections of AB3DMOT's PointRCNN files, one class a file, as `frames` Detections of that label.
-
-    Columns: frame, type, left, top, right, bottom, score, … Scores are logits; they are turned into [0, 1].
-    """
-    boxes: list[list[tuple[float, ...]]] = [[] for _ in range(frames)]
-
-    def parse(line: str) -> tuple[int, tuple[float, ...]]:
-        words = [float(w) for w in line.split(",")]
-        return int(words[0]), (*words[2:6], 1 / (1 + math.exp(-words[6])))
-
-    for frame, row in parse_lines(path, "frame, type, left, top, right, bottom, score", parse):
-        if not 0 <= frame < frames:
-            raise InputError(f"{path} speaks of frame {frame}", wanted=f"frames 0 to {frames - 1}")
-        boxes[frame].append(row)
-    return list(_detections(boxes, label))
-
-
-def _detections(boxes: list[list[tuple[float, ...]]], label: int) -> Iterator[Detections]:
-    for rows in boxes:
-        table = np.array(rows, np.float32).reshape(-1, 5)
-        yield Detections(table[:, :4], table[:, 4], np.full(len(table), label, np.int64))

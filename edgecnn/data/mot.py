@@ -1,4 +1,4 @@
-"""MOTChallenge sequences: seqinfo.ini, gt/gt.txt, det/det.txt, img1 (Leal-Taixé et al. 2015, arXiv:1504.01942)."""
+"""MOTChallenge sequences: seqinfo.ini, gt/gt.txt, img1 (Leal-Taixé et al. 2015, arXiv:1504.01942)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgecnn.data.classes import CLASSES, PERSON
 from edgecnn.data.files import parse_lines, read_picture, read_text
 from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError
-from edgecnn.scene import Detections, Truth
+from edgecnn.scene import Truth
 
 MOST_FRAMES = 10**6  # a frame number beyond is a wrong column
 PEDESTRIAN, DISTRACTORS = 1, (2, 7, 8, 12)  # classes of MOT16 and later; 12 = reflection
@@ -82,28 +82,6 @@ class Mot:
         if len(frames) > len(self):
             raise InputError(f"{path} speaks of frame {len(frames)}", wanted=f"frames 1 to {len(self)} (seqLength)")
         return frames + [_truth([])] * (len(self) - len(frames))
-
-    def detections(self) -> list[Detections]:
-        """A Detections a frame. Scores outside [0, 1] are scaled from the least to the greatest of the file."""
-        frames: list[list[tuple[float, ...]]] = [[] for _ in range(len(self))]
-        path = self.path / "det" / "det.txt"
-        for row in parse_lines(path, "frame,-1,left,top,width,height,score,…", _numbers):
-            self._frame(frames, path, row).append(row)
-        scores = [row[6] for rows in frames for row in rows] or [0.0]
-        low, high = (0.0, 1.0) if min(scores) >= 0 and max(scores) <= 1 else (min(scores), max(scores))
-        out = []
-        for rows in frames:
-            table = np.array([row[:7] for row in rows], np.float32).reshape(-1, 7)
-            score = (table[:, 6] - low) / max(high - low, 1e-9)
-            out.append(Detections(_xyxy(table), score.astype(np.float32), np.full(len(table), PERSON, np.int64)))
-        return out
-
-    def _frame(
-        self, frames: list[list[tuple[float, ...]]], path: Path, row: tuple[float, ...]
-    ) -> list[tuple[float, ...]]:
-        if not 1 <= row[0] <= len(frames):
-            raise InputError(f"{path} speaks of frame {row[0]:g}", wanted=f"frames 1 to {len(frames)} (seqLength)")
-        return frames[int(row[0]) - 1]
 
 
 def read_gt(path: Path) -> list[Truth]:

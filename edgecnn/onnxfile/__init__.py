@@ -5,8 +5,8 @@ The order matters: the bytes are walked before protobuf sees them (`wire`), exte
 """
 
 from edgecnn.onnxfile.bounds import LIMIT, Room, memory
-from edgecnn.onnxfile.fold import fix_axes, fold
-from edgecnn.onnxfile.graph import PAIR, View, attribute, set_nodes, sweep, without_pairs
+from edgecnn.onnxfile.fold import fix_axes, fold, resized
+from edgecnn.onnxfile.graph import PAIR, View, attribute, multiply_adds, set_nodes, sweep, without_pairs
 from edgecnn.onnxfile.guard import read
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "fix_axes",
     "fold",
     "memory",
+    "multiply_adds",
     "read",
+    "resized",
     "set_nodes",
     "sweep",
     "without_pairs",

@@ -74,6 +74,26 @@ def fix_axes(model: ModelProto, name: str, shape: Sequence[int]) -> ModelProto:
             return result
 
 
+def resized(model: ModelProto, height: int, width: int) -> ModelProto:
+    """A copy whose one input (1, C, H, W) is of this height and width; weights, scales and nodes stay as they are.
+
+    Whether the graph can be run at that size only a run tells: a network may hold its input's size in constants.
+    """
+    result = ModelProto()
+    result.CopyFrom(model)
+    constants = {t.name for t in result.graph.initializer}
+    (entry,) = (value for value in result.graph.input if value.name not in constants)
+    for axis, size in zip(entry.type.tensor_type.shape.dim[2:], (height, width), strict=True):
+        axis.dim_value = size
+    for output in result.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del result.graph.value_info[:]
+    answer = shape_inference.infer_shapes(result, data_prop=True)
+    result.graph.ClearField("output")
+    result.graph.output.extend(answer.graph.output)
+    return result
+
+
 def _fixed(value: onnx.ValueInfoProto) -> bool:
     kind = value.type.tensor_type
     return kind.HasField("shape") and all(axis.dim_value > 0 for axis in kind.shape.dim)

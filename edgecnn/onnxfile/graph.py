@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper, shape_inference
 
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 
@@ -40,6 +41,27 @@ def attribute(node: NodeProto, name: str, default: float | int | str) -> float |
             value = helper.get_attribute_value(a)
             return value.decode() if isinstance(value, bytes) else value
     return default
+
+
+def multiply_adds(model: ModelProto) -> int:
+    """Of one run, in convolutions and matrix products with constant weights, Q/DQ pairs on them or not."""
+    typed = shape_inference.infer_shapes(model, data_prop=True)
+    view = View(typed)
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in typed.graph.value_info}
+    shapes |= {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in typed.graph.output}
+    total = 0
+    for node in typed.graph.node:
+        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+            continue
+        name = node.input[1]
+        while name not in view.constants and name in view.producer and view.producer[name].op_type in PAIR:
+            name = view.producer[name].input[0]
+        weight, shape = view.constants.get(name), shapes.get(node.output[0], [])
+        if weight is None or not shape:
+            continue
+        channels = shape[-1] if node.op_type != "Conv" else shape[1]
+        total += math.prod(weight.dims) * (math.prod(shape) // max(channels, 1))
+    return total
 
 
 def set_nodes(graph: GraphProto, nodes: Iterable[NodeProto]) -> None:

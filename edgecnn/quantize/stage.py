@@ -18,6 +18,7 @@ from edgecnn.data import Dataset, open_dataset
 from edgecnn.data.calibration import open_list
 from edgecnn.data.files import read_text
 from edgecnn.errors import InputError
+from edgecnn.onnxfile import resized
 from edgecnn.progress import note, tracked
 from edgecnn.quantize.correct import Rounding, corrected, decibel, measure
 from edgecnn.quantize.cpu import cpu_form
@@ -126,6 +127,10 @@ def quantize_bundle(bundle: Bundle, recipe: Recipe, settings: dict[str, Any], ve
     }
     save(result.tensorrt, bundle.path / files["int8"])
     save(result.cpu, bundle.path / files["int8_cpu"])
+    if spec.regions is not None:  # the same scales and weights at the second input size
+        files |= {"int8_regions": "model.regions.int8.onnx", "int8_cpu_regions": "model.regions.int8.cpu.onnx"}
+        save(resized(result.tensorrt, *spec.regions), bundle.path / files["int8_regions"])
+        save(resized(result.cpu, *spec.regions), bundle.path / files["int8_cpu_regions"])
     with atomic(bundle.path / files["ranges"]) as temporary:
         temporary.write_text(json.dumps(ranges_json(result, section, len(data)), indent=1), "utf-8")
     with atomic(bundle.path / files["histograms"]) as temporary:

@@ -24,6 +24,7 @@ LINES = 6  # a longer list of texts stands line by line
 PERCENTILES = ("p50", "p95", "p99")
 REASONS = (  # why the detector ran
     ("why-stride", "every k-th frame"),
+    ("why-worth", "parts worth a look"),
     ("why-unsure", "unsure of a track"),
     ("why-closing", "closing in"),
     ("why-cut", "cut, or first frame"),

@@ -34,7 +34,7 @@ svg .axis{fill:var(--soft);font-size:11px}
 .legend svg{display:inline-block;width:10px}
 .s0{fill:var(--s0)}.s1{fill:var(--s1)}.s2{fill:var(--s2)}.s3{fill:var(--s3)}
 .t0{fill:#2f9e8f}.t1{fill:#d4883a}.t2{fill:#7a6fd0}.t3{fill:#c95b86}.t4{fill:#6f9d3c}.t5{fill:#4d8fc7}
-.why-stride{fill:var(--s0)}.why-unsure{fill:var(--s1)}.why-closing{fill:var(--s3)}.why-cut,.why-first{fill:var(--s2)}
+.why-stride{fill:var(--s0)}.why-worth{fill:var(--good)}.why-unsure{fill:var(--s1)}.why-closing{fill:var(--s3)}.why-cut,.why-first{fill:var(--s2)}
 .warn{fill:var(--bad)}.grid{stroke:var(--grid)}.whisker{stroke:var(--ink);stroke-width:1.2}
 .level{stroke:var(--bad);stroke-dasharray:4 4}.cut{stroke:var(--s2);stroke-dasharray:2 3}
 .curve{fill:none;stroke:var(--s3);stroke-width:2;stroke-linejoin:round}

@@ -60,7 +60,8 @@ class Painter:
         picture = result.frame.bgr.copy()
         size = _Size(picture.shape[0])
         scene = result.scene
-        _searched(picture, getattr(result, "searched", None), size)
+        if not result.whole:
+            _searched(picture, result.searched, size)
         if status.monitoring:
             danger = bool({"fcw", "pedestrian"} & set(scene.on))
             self._path(picture, camera, scene.lane, RED if danger else CALM)
@@ -121,6 +122,8 @@ class Painter:
         lead = judged and row == scene.lead
         large = lead or scene.in_path[row] or right - left > size.text_height * len(name) // 2
         words = [f"{name} {tracks.id[row]}" if large else str(tracks.id[row])]
+        if result.names and result.names[row]:
+            words.append(result.names[row])
         if math.isfinite(scene.distance_m[row]):
             words.append(f"{scene.distance_m[row]:.0f} m")
         known = judged and scene.ttc_sigma_s[row] < DOUBT * scene.ttc_s[row]
@@ -224,10 +227,10 @@ def _departure(picture: Picture, on: tuple[str, ...], size: _Size) -> None:
         )
 
 
-def _searched(picture: Picture, regions: F32 | None, size: _Size) -> None:
+def _searched(picture: Picture, regions: F32, size: _Size) -> None:
     """Where the detector looked in this frame (N, 4) px, faintly."""
-    for left, top, right, bottom in np.zeros((0, 4)) if regions is None else np.asarray(regions).round().astype(int):
-        cv2.rectangle(picture, (int(left), int(top)), (int(right), int(bottom)), (200, 200, 200), size.line)
+    for left, top, right, bottom in regions.round().astype(int).tolist():
+        cv2.rectangle(picture, (left, top), (right, bottom), (200, 200, 200), size.line)
 
 
 def _ttc_bar(picture: Picture, box: tuple[int, int, int], ttc_s: float, size: _Size) -> None:

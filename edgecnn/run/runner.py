@@ -40,8 +40,8 @@ def run(
     """Run a bundle on a source; `out` receives the sinks' files, stills and summary.json, None: nothing is written.
 
     After Ctrl-C or an error in mid-run the files hold everything until then, and the exception goes on.
-    `backend` stands in for the bundle's own (see backends.replay). Raises InputError, BundleError, ModelError,
-    MissingDependency.
+    `backend` stands in for the bundle's own (see backends.replay); `reid` embeds, to know objects again. Raises
+    InputError, BundleError, ModelError, MissingDependency.
     """
     source = open_source(source) if isinstance(source, str) else source
     (end,) = run_streams(bundle, [(source, Outputs("0", out, tuple(sinks)))], settings, setup, backend=backend)

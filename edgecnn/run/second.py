@@ -68,16 +68,22 @@ class SecondStage:
         """Forget all tracks, as after a hard cut."""
         self._memory = ById(votes=np.zeros(len(self._model.classes)), looks=0, size=0.0)
 
-    def step(self, bgr: Picture, tracks: Tracks) -> tuple[tuple[str, ...], F32]:
+    def step(self, bgr: Picture, tracks: Tracks, measured: F32 | None = None) -> tuple[tuple[str, ...], F32]:
         """Names (N,) of the tracks, "" where there is none yet or the class is not asked for, and their mean
-        probabilities (N,); 0 where never looked at. `bgr` (H, W, 3) is the frame in which the boxes lie."""
+        probabilities (N,); 0 where never looked at.
+
+        `bgr` (H, W, 3) is the frame. `measured` (N, 4) px are the rows of `tracks` as detected, nan where not
+        (`Tracker.measured`): a sign that we drive past moves so fast that filtered boxes lag by a fifth of its size.
+        """
         memory = self._memory
         rows = memory.rows(tracks.id)
-        for i in self._chosen(tracks, rows):
-            size, row = _size(tracks.xyxy[i : i + 1])[0], rows[i]
-            memory["votes"][row] += size * self._look(bgr, tracks.xyxy[i])  # a larger picture is worth more
+        xyxy = tracks.xyxy if measured is None else np.where(np.isnan(measured), tracks.xyxy, measured)
+        size = _size(xyxy)
+        for i in self._chosen(tracks, size, rows):
+            row = rows[i]
+            memory["votes"][row] += size[i] ** 2 * self._look(bgr, xyxy[i])  # what is to be seen grows as the area
             memory["looks"][row] += 1
-            memory["size"][row] = size
+            memory["size"][row] = size[i]
         score, sure = self._sure(rows)
         best = memory["votes"][rows].argmax(1)
         names = tuple(self._model.classes[k] if known else "" for k, known in zip(best, sure, strict=True))
@@ -90,10 +96,10 @@ class SecondStage:
         score = votes.max(1) / np.maximum(votes.sum(1), 1e-9)
         return score, (score >= self.settings.sure) & (self._memory["looks"][rows] >= self.settings.agree)
 
-    def _chosen(self, tracks: Tracks, rows: I64) -> NDArray[np.intp]:
+    def _chosen(self, tracks: Tracks, size: NDArray[np.float64], rows: I64) -> NDArray[np.intp]:
         """Which tracks to look at now: new ones first, then young ones, then those that grew; the largest of each."""
         s, memory = self.settings, self._memory
-        size, looks = _size(tracks.xyxy), memory["looks"][rows]
+        looks = memory["looks"][rows]
         grown = size / np.maximum(memory["size"][rows], 1e-9)
         _, sure = self._sure(rows)
         need = np.select([looks == 0, looks < s.looks, grown >= np.where(sure, s.anew, s.again)], [3, 2, 1])

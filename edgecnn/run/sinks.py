@@ -120,7 +120,11 @@ class EventSink:
                 "in_path": bool(scene.in_path[i]),
                 "warned": bool(scene.warned[i]),
                 "missed": int(tracks.missed[i]),
-                **({"name": result.names[i] or None, "name_score": number(result.name_score[i])} if named else {}),
+                **(
+                    {"name": result.names[i] or None, "name_score": number(result.name_score[i]) or None}
+                    if named
+                    else {}
+                ),
             }
             for i in range(len(tracks))
         ]

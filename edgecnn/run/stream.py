@@ -19,6 +19,7 @@ from edgecnn.backends import Backend
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import ModelError
 from edgecnn.progress import note
+from edgecnn.run.appearance import Appearance
 from edgecnn.run.draw import Painter
 from edgecnn.run.health import CameraHealth, Clock
 from edgecnn.run.loop import FrameResult, Pipeline, RunSettings
@@ -58,6 +59,7 @@ class Setup:
     camera: Camera | None = None  # None: what the source knows of it
     thresholds: SceneSettings | None = None  # None: the shipped ones
     second: Callable[[], SecondStage] | None = None  # makes one for each stream; it names what tracks show
+    looks: Callable[[], Appearance] | None = None  # the same; objects are known again by it
 
 
 Item = tuple[FrameResult | None, Status]  # None: the mode changed, and no frame came
@@ -88,6 +90,7 @@ class Stream:
             camera=setup.camera or source.camera,
             thresholds=thresholds,
             second=setup.second() if setup.second else None,
+            looks=setup.looks() if setup.looks else None,
         )
         self.tally = Tally(bundle, source, role, settings, thresholds)
         self._deadline_ms, self._classes = settings.deadline_ms, model.classes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections import Counter
@@ -37,8 +38,10 @@ class RunSummary:
     seconds: float  # wall clock, up to the last frame
     fps: float
     detector_frames: int
+    region_frames: int  # of them, in which it ran on parts of the frame
     reasons: dict[str, int]  # why the detector ran → frames
     macs_saved: float  # share of the network's multiply-adds that a detection in every frame would have cost more
+    pixels_searched: float  # mean share of the frame's pixels that the detector was shown
     tracks: int  # different ids
     names: dict[str, int]  # given by the second stage → tracks that had it last
     cuts: int
@@ -57,6 +60,12 @@ class RunSummary:
     warning: str  # what of the source could not be used, "" for nothing
     complete: bool  # the source was read to its end
     files: dict[str, Any]  # video, events, tracks, summary: paths; stills: list of {path, frame, tracks, warned}
+
+
+def share_of_regions(bundle: Bundle) -> float:
+    """Multiply-adds of a look at parts of the frame over those of a look at all of it; nan without regions."""
+    facts = bundle.stages["export"].facts if "export" in bundle.stages else {}
+    return float(facts["macs_regions"] / facts["macs"]) if facts.get("macs_regions") else math.nan
 
 
 def versions() -> dict[str, str]:
@@ -81,6 +90,8 @@ class Tally:
         self._thresholds = {"version": thresholds.version, "sha256": thresholds.sha256}
         self._names: dict[int, str] = {}
         self._times = StageTimes()
+        self._macs = self._searched = 0.0  # in whole frames
+        self._cost = share_of_regions(bundle)
         self._reasons: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._faults: Counter[str] = Counter()
@@ -112,6 +123,9 @@ class Tally:
         self._events += [event.json() for event in result.scene.warnings]
         if result.why:
             self._reasons[result.why] += 1
+            self._counts["regions"] += not result.whole
+            self._macs += 1.0 if result.whole else self._cost
+            self._searched += result.searched_share
         self._ended = time.perf_counter()
 
     def summary(self, mode_seconds: Mapping[str, float]) -> RunSummary:
@@ -127,8 +141,10 @@ class Tally:
             seconds=round(seconds, 3),
             fps=round(self.frames / seconds, 2) if seconds else 0.0,
             detector_frames=detector_frames,
+            region_frames=self._counts["regions"],
             reasons=dict(self._reasons),
-            macs_saved=round(1 - detector_frames / self.frames, 4) if self.frames else 0.0,
+            macs_saved=round(1 - self._macs / self.frames, 4) if self.frames else 0.0,
+            pixels_searched=round(self._searched / self.frames, 4) if self.frames else 0.0,
             tracks=len(self._ids),
             names=dict(Counter(self._names.values()).most_common()),
             cuts=self._counts["cuts"],

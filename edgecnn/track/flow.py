@@ -1,8 +1,9 @@
-"""Where tracked boxes went since the frame before, from the picture alone, for frames in which the detector rests.
+"""Where tracked boxes, and the background, went since the frame before, from the picture alone.
 
 Sparse pyramidal Lucas-Kanade on a small grid of points in each box, points that do not flow back to their start
 dropped, and a median shift and a scale of the rest: the idea of Kalal, Mikolajczyk and Matas, "Forward-Backward Error:
-Automatic Detection of Tracking Failures", ICPR 2010.
+Automatic Detection of Tracking Failures", ICPR 2010. The background's points, in the same call, tell how the camera
+moved (edgecnn.track.camera).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.scene import F32, Bool, Tracks
+from edgecnn.track.camera import Warp, background, fit
 
 _GRID = 4  # points a side
 _POINTS = _GRID * _GRID
@@ -19,20 +21,25 @@ _CORE = 0.7  # share of the box that the grid spans: near its border there is ba
 _BACK_PX = 0.7  # a point must flow back to within this, px of the reduced picture
 _ENOUGH = 0.4  # share of a box's points that must do so
 _LEAST_PX = 8.0  # a box must be this large in the reduced picture to carry points
+_TEXTURE = 2e-3  # least eigenvalue of the gradients' matrix: a background point on less is not followed
 
 
 class FlowShift:
-    """Follows the boxes of one camera from each grey picture to the next. `frame_width` in px of the frame."""
+    """Follows the boxes of one camera from each grey picture to the next. `frame_width` in px of the frame.
+
+    `camera` is how the camera moved between the last two pictures, px of the frame; None where that is not known.
+    """
 
     def __init__(self, frame_width: int) -> None:
         self._frame_width = frame_width
         self._before: NDArray[np.uint8] | None = None
+        self.camera: Warp | None = None
         axis = np.linspace(-0.5, 0.5, _GRID, dtype=np.float32) * np.float32(_CORE)
         self._grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(1, _POINTS, 2)
 
-    def remember(self, grey: NDArray[np.uint8]) -> None:
-        """A frame in which nothing need be followed, because the detector runs; or the first after a cut."""
-        self._before = grey
+    def remember(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
+        """A frame in which no box need be followed, because the detector runs: only `camera` is found."""
+        self._follow_all(grey, tracks.xyxy.astype(np.float32), np.zeros((0, 1, 2), np.float32))
 
     def step(self, grey: NDArray[np.uint8], tracks: Tracks) -> tuple[F32, Bool]:
         """Boxes (N, 4) in px of the frame now, and whether each was measured (N,); where not, it stands still.
@@ -40,17 +47,16 @@ class FlowShift:
         `grey` (h, w) is the frame at any reduced size, the same size each time; `tracks` holds the boxes of the frame
         before, the rows that the tracker's `step` or `step_flow` returned.
         """
-        before, self._before = self._before, grey
-        xyxy = tracks.xyxy.astype(np.float32)
+        before, xyxy = self._before, tracks.xyxy.astype(np.float32)
         n = len(xyxy)
-        if before is None or before.shape != grey.shape or n == 0:
-            return xyxy, np.zeros(n, bool)
         scale = np.float32(grey.shape[1] / self._frame_width)
         centre, side = 0.5 * scale * (xyxy[:, :2] + xyxy[:, 2:]), scale * (xyxy[:, 2:] - xyxy[:, :2])
         start = centre[:, None] + side[:, None] * self._grid  # (N, P, 2)
         flat = start.reshape(-1, 1, 2)
-        there, found = _follow(before, grey, flat)
-        back, returned = _follow(grey, before, there)
+        there, found = self._follow_all(grey, xyxy, flat)
+        if before is None or before.shape != grey.shape or n == 0:
+            return xyxy, np.zeros(n, bool)
+        back, returned, _ = _follow(grey, before, there)
 
         limit = np.array([grey.shape[1], grey.shape[0]], np.float32)
         strayed = np.abs(back - flat).max(axis=(1, 2)) > _BACK_PX
@@ -78,14 +84,33 @@ class FlowShift:
         boxes = np.concatenate([moved - half, moved + half], axis=1) / scale
         return np.where(ok[:, None], boxes, xyxy).astype(np.float32), ok
 
+    def _follow_all(self, grey: NDArray[np.uint8], xyxy: F32, points: F32) -> tuple[F32, Bool]:
+        """The points (M, 1, 2) of the picture before in this one, and which were found (M,); sets `camera` on the way,
+        by points outside of the boxes (N, 4), px of the frame."""
+        before, self._before = self._before, grey
+        self.camera = None
+        if before is None or before.shape != grey.shape:
+            return points, np.zeros(len(points), bool)
+        scale = grey.shape[1] / self._frame_width
+        around = background(grey, xyxy * np.float32(scale))
+        there, found, texture = _follow(before, grey, np.concatenate([points, around[:, None]]))
+        m = len(points)
+        warp = fit(around, there[m:, 0], found[m:] & (texture[m:] > _TEXTURE))
+        if warp is not None:
+            warp[:, 2] /= scale
+        self.camera = warp
+        return there[:m], found[:m]
 
-def _follow(before: NDArray[np.uint8], now: NDArray[np.uint8], points: F32) -> tuple[F32, Bool]:
-    """Where the points (M, 1, 2) of one picture are in the other, and which (M,) were found."""
+
+def _follow(before: NDArray[np.uint8], now: NDArray[np.uint8], points: F32) -> tuple[F32, Bool, F32]:
+    """Where the points (M, 1, 2) of one picture are in the other, which (M,) were found, and their texture (M,)."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.03)
-    there, found, _ = cv2.calcOpticalFlowPyrLK(
-        before, now, points, np.empty_like(points), winSize=(11, 11), maxLevel=2, criteria=stop
-    )
-    return np.asarray(there, np.float32), np.asarray(found).reshape(-1) == 1
+    there, found, texture = cv2.calcOpticalFlowPyrLK(
+        before, now, points, np.empty_like(points), winSize=(11, 11), maxLevel=2, criteria=stop,
+        flags=cv2.OPTFLOW_LK_GET_MIN_EIGENVALS,
+    )  # fmt: skip
+    known = np.asarray(found).reshape(-1) == 1
+    return np.asarray(there, np.float32), known, np.asarray(texture, np.float32).reshape(-1)
 
 
 def _median(values: F32, good: Bool) -> F32:

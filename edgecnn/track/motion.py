@@ -71,6 +71,11 @@ class Motion:
         self.p_xv += dt * self.p_vv + q * dt**2 / 2
         self.p_vv += q * dt
 
+    def push(self, field: F64) -> None:
+        """The camera's own velocity changed by `field` (2, 3), px/s at a point of px (homogeneous): so did that of all
+        tracks, in place. Their size is left alone: what is known of its rate is far better."""
+        self.rate[:, :2] += self.value[:, :2] @ field[:, :2].T + field[:, 2]
+
     def update(self, rows: NDArray[Any], xyxy: NDArray[Any], noise: Noise, factor: float = 1.0) -> None:
         """The tracks `rows` (K,) were measured at `xyxy` (K, 4), with `factor` times the usual deviation."""
         value, p_xx, p_xv = self.value[rows], self.p_xx[rows], self.p_xv[rows]

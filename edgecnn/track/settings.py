@@ -23,11 +23,15 @@ class Settings:
     other_label: float = 0.5  # IoU is multiplied by this where the labels differ: a van may be called truck for once
     lost_s: float = 1.0  # a track not seen for this long is dropped
     coast_s: float = 0.07  # a confirmed track that the detector missed is still returned for this long
+    coast_looks: int = 0  # ... and through so many looks at its place, one after the other, that did not see it
     min_hits: int = 2  # detections before a track is confirmed (in the first frame 1)
     direction: float = 0.0  # OC-SORT: most that is taken off the similarity where a match would turn a track around
     look_back: int = 3  # detections, over which a track's direction is taken
     recover: float | None = None  # OC-SORT: least IoU of a track's last detection with one that is left over
     revise: bool = False  # OC-SORT: a track found again is filtered anew along a straight line over the gap
+    remember_s: float = 4.0  # with appearance: a lost track may be known again by it for this long
+    alike: float = 0.7  # least cosine of two vectors for that
+    appearance: float = 2.0  # weight of the cosine beside the overlap where more than one match is possible
     noise: Noise = field(default_factory=Noise)
 
 

@@ -8,6 +8,7 @@ in every k-th frame only, and boxes move by edgecnn.track.motion, in px of the f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.scene import F32, I64, Bool, Detections, Tracks
+from edgecnn.track.appearance import RENEW_S, Look, Vectors, cosines, renewed
 from edgecnn.track.assign import F64, Index, assign, iou
+from edgecnn.track.camera import Warp
 from edgecnn.track.motion import Motion, box, coordinates
 from edgecnn.track.settings import Settings
 
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
+_MOST = 1000  # detections in a frame; where there are more, the strongest are looked at
+_LONGEST_S = 10.0  # a longer gap between frames tells no more about where things are
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
 
 
@@ -35,11 +40,13 @@ class _State:
     seen: F64  # (N,) s, when last matched
     hits: I64  # (N,) matched detections
     missed: I64  # (N,) frames since matched
-    lost: Bool  # (N,) the last detector frame did not see it
+    misses: I64  # (N,) looks at its place, one after the other, that did not see it
     raw: F32  # (N, 4) the last matched detection, px
     past: F64  # (N, L, 2) centres of the last `look_back` ones, px, newest first; nan where there were fewer
     then: Motion  # as it was when last measured, by the detector or by flow
     then_s: F64  # (N,) s, when that was
+    vector: F32  # (N, D) what it looks like, of length 1, or zeros where that was never asked for; D is 0 until it is
+    looked: F64  # (N,) s, when the vector was renewed
 
     def __getitem__(self, rows: NDArray[np.generic]) -> _State:
         return _State(**{name: column[rows] for name, column in vars(self).items()})
@@ -66,40 +73,72 @@ class Tracker:
         self._motion = Motion.born(empty.xyxy, self.settings.noise)
         integers = none.astype(np.int64)
         self._state = _State(
-            integers, integers, none, none, none, none, integers, integers, none.astype(bool), empty.xyxy,
-            np.zeros((0, self.settings.look_back, 2)), self._motion, none,
+            integers, integers, none, none, none, none, integers, integers, integers, empty.xyxy,
+            np.zeros((0, self.settings.look_back, 2)), self._motion, none, np.zeros((0, 0), np.float32), none,
         )  # fmt: skip
         self._shown: Index = integers  # rows that the last call returned
         self._t_ns: int | None = None
         self._now = 0.0  # s since the first frame
         self._started = False  # a detector frame was seen
+        self._field = np.zeros((2, 3))  # px/s at a point of px, homogeneous: what the camera's own motion does there
 
-    def step(self, detections: Detections | None, t_ns: int, *, frame_size: tuple[int, int]) -> Tracks:
+    def step(
+        self,
+        detections: Detections | None,
+        t_ns: int,
+        *,
+        frame_size: tuple[int, int],
+        looked: Callable[[F64], Bool] | None = None,
+        flow: tuple[F32, Bool] | None = None,
+        camera: Warp | None = None,
+        look: Look | None = None,
+    ) -> Tracks:
         """One frame taken at `t_ns`; `frame_size` is (width, height) in px.
 
-        `detections` is None where the detector did not run: tracks move on and none is lost by that.
-        Returns the confirmed tracks that the last detector frame saw, or missed for no more than `coast_s`.
+        `detections` is None where the detector did not run: tracks move on and none is lost by that. Of those that are
+        given, what is not finite is not looked at, and of too many (1000) the strongest are. `looked`: where it looked
+        at parts of the frame only, tells which (N,) of boxes (N, 4) px it would have seen; the others are not lost
+        either. `flow`: boxes (N, 4) measured by other means, and which (N,) were; their rows are those of the Tracks
+        last returned. `camera` takes px of the frame before to px of this one where nothing but the camera moved;
+        None: it goes on as before. `look` gives vectors of what is in boxes (edgecnn.track.appearance), by which lost
+        tracks are found again.
+        Returns the confirmed tracks that the last look at their place saw, or missed for no more than `coast_s`.
         """
-        self._advance(t_ns)
+        if flow is not None and (len(flow[0]) != len(self._shown) or len(flow[1]) != len(self._shown)):
+            raise ValueError(
+                f"{len(flow[0])} boxes and {len(flow[1])} flags for the {len(self._shown)} tracks last returned"
+            )
+        self._advance(t_ns, camera)
+        if flow is not None:
+            xyxy, ok = flow[0], flow[1] & np.isfinite(flow[0]).all(axis=1)
+            if ok.any():
+                rows = self._shown[ok]
+                self._motion.update(rows, xyxy[ok], self.settings.noise, _FLOW_NOISE)
+                self._remember(rows)
         if detections is not None:
-            self._associate(detections)
+            self._associate(_sound(detections), looked, look)
         self._drop_outside(frame_size)
         return self._tracks()
 
-    def step_flow(self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int]) -> Tracks:
-        """One frame without detector, but with boxes `xyxy` (N, 4) measured by other means, where `ok` (N,).
+    def step_flow(
+        self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int], camera: Warp | None = None
+    ) -> Tracks:
+        """One frame without detector: `step` with nothing but flow."""
+        return self.step(None, t_ns, frame_size=frame_size, flow=(xyxy, ok), camera=camera)
 
-        The rows are those of the Tracks that the last call returned. `missed` counts on: nothing was detected.
-        """
-        if len(xyxy) != len(self._shown) or len(ok) != len(self._shown):
-            raise ValueError(f"{len(xyxy)} boxes and {len(ok)} flags for the {len(self._shown)} tracks last returned")
-        self._advance(t_ns)
-        if ok.any():
-            rows = self._shown[ok]
-            self._motion.update(rows, xyxy[ok], self.settings.noise, _FLOW_NOISE)
-            self._remember(rows)
-        self._drop_outside(frame_size)
-        return self._tracks()
+    def expected(self, t_ns: int, flow: tuple[F32, Bool]) -> F32:
+        """(N, 4) px: the Tracks last returned at `t_ns`, where flow measured them, else where they were heading."""
+        motion = self._motion[self._shown]
+        motion.value = motion.value + motion.rate * self._elapsed(t_ns)
+        return np.where(flow[1][:, None], flow[0], motion.xyxy()).astype(np.float32)
+
+    @property
+    def hidden(self) -> tuple[F32, I64]:
+        """(K, 4) px: the tracks that the last call kept to itself, not yet confirmed or lost; (K,) looks that missed
+        them, one after the other."""
+        rows = np.ones(len(self._state.id), bool)
+        rows[self._shown] = False
+        return self._motion[rows].xyxy().astype(np.float32), self._state.misses[rows]
 
     @property
     def measured(self) -> F32:
@@ -110,26 +149,49 @@ class Tracker:
         state = self._state
         return np.where((state.missed == 0)[:, None], state.raw, np.float32(np.nan))[self._shown]
 
-    def _advance(self, t_ns: int) -> None:
+    def _elapsed(self, t_ns: int) -> float:
+        """Seconds since the last call."""
         elapsed_s = 0.0 if self._t_ns is None else (t_ns - self._t_ns) / 1e9
-        if self._t_ns is not None and elapsed_s <= 0:
-            elapsed_s = self._period_s
+        return self._period_s if self._t_ns is not None and elapsed_s <= 0 else elapsed_s
+
+    def _advance(self, t_ns: int, camera: Warp | None) -> None:
+        elapsed_s = self._elapsed(t_ns)
         self._t_ns = t_ns
         self._now += elapsed_s
-        self._motion.predict(elapsed_s, self.settings.noise)
+        if camera is not None and elapsed_s > 0:
+            self._push(camera - np.eye(2, 3), elapsed_s)
+        self._motion.predict(min(elapsed_s, _LONGEST_S), self.settings.noise)
         self._state.missed += 1
 
-    def _associate(self, detections: Detections) -> None:
+    def _push(self, shift: F64, elapsed_s: float) -> None:
+        """The camera moved: `shift` (2, 3) is how far, px, at a point of px (homogeneous).
+
+        A rate holds the camera's motion too (so it stays what a picture shows, and a frame in which the camera's motion
+        is not known changes nothing): a change of that motion is a change of every rate.
+        """
+        self._motion.push(shift / elapsed_s - self._field)
+        self._field = shift / elapsed_s
+        state, value = self._state, self._motion.value
+        moved = value[:, :2] @ shift[:, :2].T + shift[:, 2]
+        state.raw += np.tile(moved, 2).astype(np.float32)
+        state.past += moved[:, None]
+        state.then.value[:, :2] += moved
+
+    def _associate(self, detections: Detections, looked: Callable[[F64], Bool] | None, look: Look | None) -> None:
         s, state = self.settings, self._state
         boxes = self._motion.xyxy()
         overlap = iou(boxes, detections.xyxy)
         overlap[state.label[:, None] != detections.label[None]] *= s.other_label
         fused = overlap * detections.score if s.fuse else overlap
-        turn = self._turn(detections) if s.direction else None
+        cue = self._turn(detections) if s.direction else None
+        vectors = None if look is None else Vectors(look, detections.xyxy)
 
         strong = detections.score >= s.high
         weak = ~strong & (detections.score >= s.low)
         confirmed = state.hits >= s.min_hits
+        recent = self._now - state.seen <= s.lost_s if vectors else np.ones(len(boxes), bool)
+        if vectors:
+            cue = self._likeness(vectors, strong, fused >= s.match_high, cue)
         to_track = np.full(len(detections), -1)  # the row of the track that each detection continues
 
         def match(tracks: Bool, found: Bool, similarity: F64, at_least: float) -> None:
@@ -137,27 +199,72 @@ class Tracker:
             columns = np.flatnonzero(found & (to_track < 0)) if rows.size else rows
             if columns.size:
                 pairs = np.ix_(rows, columns)
-                i, j = assign(similarity[pairs], at_least, None if turn is None else turn[pairs])
+                i, j = assign(similarity[pairs], at_least, None if cue is None else cue[pairs])
                 to_track[columns[j]] = rows[i]
 
-        match(confirmed, strong, fused, s.match_high)
+        match(confirmed & recent, strong, fused, s.match_high)
         free = np.ones(len(boxes), bool)
         free[to_track[to_track >= 0]] = False
-        match(confirmed & free & ~state.lost, weak, overlap, s.match_low)
+        match(confirmed & free & (state.misses <= s.coast_looks), weak, overlap, s.match_low)
         match(~confirmed, strong, fused, s.match_new)
         if s.recover is not None:
             free[to_track[to_track >= 0]] = False
-            match(confirmed & free, strong, iou(state.raw, detections.xyxy), s.recover)
+            match(confirmed & free & recent, strong, iou(state.raw, detections.xyxy), s.recover)
+        if vectors:
+            free[to_track[to_track >= 0]] = False
+            again = strong & (to_track < 0) & (detections.score >= s.birth)
+            match(confirmed & free, again, self._again(vectors, detections, np.flatnonzero(again)), s.alike)
 
         matched = np.flatnonzero(to_track >= 0)
         self._continue(to_track[matched], detections[matched])
-        state.lost[:] = True
-        state.lost[to_track[matched]] = False
-        expired = state.lost & ((self._now - state.seen > s.lost_s) | ~confirmed)
+        state.misses += 1 if looked is None else looked(boxes)
+        state.misses[to_track[matched]] = 0
+        if vectors:
+            self._renew(vectors, to_track)
+        longest_s = max(s.lost_s, s.remember_s) if vectors else s.lost_s
+        expired = (state.misses > 0) & ((self._now - state.seen > longest_s) | ~confirmed)
         self._keep(~expired)
         self._drop_duplicates()
         self._give_birth(detections[strong & (to_track < 0) & (detections.score >= s.birth)])
         self._started = True
+
+    def _likeness(self, vectors: Vectors, strong: Bool, possible: Bool, cue: F64 | None) -> F64:
+        """(N, M), on top of another `cue`: how alike track and detection are where either has a choice."""
+        possible = possible & strong
+        rivals = possible & ((possible.sum(axis=1, keepdims=True) > 1) | (possible.sum(axis=0, keepdims=True) > 1))
+        columns = np.flatnonzero(rivals.any(axis=0))
+        out = np.zeros(possible.shape) if cue is None else cue
+        if len(columns) and self._state.vector.shape[1]:
+            out[:, columns] += self.settings.appearance * cosines(self._state.vector, vectors(columns))
+        return out
+
+    def _again(self, vectors: Vectors, found: Detections, columns: Index) -> F64:
+        """(N, M) cosines of tracks with the detections `columns`, where the object can have come that far."""
+        state = self._state
+        out = np.zeros((len(state.id), len(found)))
+        if not len(columns) or not state.vector.any():
+            return out
+        size = np.exp(self._motion.value[:, 2])
+        reach = size * (1 + self.settings.noise.speed * (self._now - state.seen))
+        far = np.linalg.norm(_centres(state.raw)[:, None] - _centres(found.xyxy[columns])[None], axis=2)
+        near = (far <= reach[:, None]) & (state.label[:, None] == found.label[columns])
+        if near.any():
+            out[:, columns] = np.where(near, cosines(state.vector, vectors(columns)), 0)
+        return out
+
+    def _renew(self, vectors: Vectors, to_track: Index) -> None:
+        """The matched tracks' vectors, by those asked for already and by lone detections where the last is old."""
+        state = self._state
+        rows = np.flatnonzero(vectors.alone() & (to_track >= 0))
+        asked = np.isin(rows, vectors.known())
+        rows = rows[asked | (self._now - state.looked[to_track[rows]] > RENEW_S)]
+        if not len(rows):
+            return
+        seen = vectors(rows)
+        if state.vector.shape[1] != seen.shape[1]:
+            state.vector = np.zeros((len(state.id), seen.shape[1]), np.float32)
+        state.vector[to_track[rows]] = renewed(state.vector[to_track[rows]], seen)
+        state.looked[to_track[rows]] = self._now
 
     def _continue(self, rows: Index, found: Detections) -> None:
         """The tracks `rows` are seen again, each in one detection."""
@@ -192,7 +299,7 @@ class Tracker:
         Observation-centric re-update, Cao et al. 2023, arXiv:2203.14360, section 4.1, in even steps of time.
         """
         state = self._state
-        lost = state.lost[rows]
+        lost = state.misses[rows] > 0
         rows, xyxy = rows[lost], xyxy[lost]
         if not len(rows):
             return
@@ -238,6 +345,7 @@ class Tracker:
         past = np.full((n, self.settings.look_back, 2), np.nan)
         past[:, 0] = _centres(found.xyxy)
         born = Motion.born(found.xyxy, self.settings.noise)
+        born.push(self._field)
         new = _State(
             ids,
             found.label,
@@ -247,11 +355,13 @@ class Tracker:
             now.copy(),
             hits,
             none,
-            none.astype(bool),
+            none,
             found.xyxy,
             past,
             born[:],
             now.copy(),
+            np.zeros((n, self._state.vector.shape[1]), np.float32),
+            np.full(n, -np.inf),
         )
         self._state = self._state.joined(new)
         self._motion = self._motion.joined(born)
@@ -259,7 +369,7 @@ class Tracker:
     def _drop_duplicates(self) -> None:
         """A lost or young track that lies on another of its class: the younger of the two goes."""
         state = self._state
-        suspect = np.flatnonzero(state.lost | (state.hits <= _YOUNG))
+        suspect = np.flatnonzero((state.misses > 0) | (state.hits <= _YOUNG))
         if not suspect.size:
             return
         boxes = self._motion.xyxy()
@@ -287,7 +397,7 @@ class Tracker:
         s, state = self.settings, self._state
         confirmed = state.hits >= s.min_hits
         coasting = self._now - state.seen <= s.coast_s
-        self._shown = np.flatnonzero(confirmed & (~state.lost | coasting))
+        self._shown = np.flatnonzero(confirmed & ((state.misses <= s.coast_looks) | coasting))
         rows = self._shown
         motion = self._motion[rows]
         return Tracks(
@@ -301,6 +411,14 @@ class Tracker:
             missed=state.missed[rows],
             confirmed=np.ones(len(rows), bool),
         )
+
+
+def _sound(found: Detections) -> Detections:
+    finite = np.isfinite(found.xyxy).all(axis=1) & np.isfinite(found.score)
+    if finite.all() and len(found) <= _MOST:
+        return found
+    found = found[finite]
+    return found if len(found) <= _MOST else found[np.sort(np.argsort(-found.score, kind="stable")[:_MOST])]
 
 
 def _centres(xyxy: NDArray[Any]) -> F64:

@@ -1,4 +1,4 @@
-"""When warnings come, on staged drives through the real loop: `python benchmarks/warnings.py BUNDLE [--picture FILE]`.
+"""When warnings come, on staged drives through the real loop: `python benchmarks/alerts.py BUNDLE [--picture FILE]`.
 
 The simulator's NHTSA-like tests at 20 m/s and its harmless scenes. What counts is the true time to collision at the
 alert, from our bumper, with the lead's braking. Markdown on standard output; the picture is a timeline.
