@@ -112,6 +112,13 @@ def test_the_path_bends_with_the_lane() -> None:
     np.testing.assert_array_equal(straight, unseen)
 
 
+def test_the_path_ends_at_the_lead() -> None:
+    size = (640, 384)
+    lead, free = painted(size), painted(size, lead=-1)
+    inside = np.s_[200:225, 300:340]  # of the car's box
+    assert (lead[inside] == GROUND).all() and (free[inside] != GROUND).any()
+
+
 def test_the_lane_lies_where_the_camera_sees_it() -> None:
     size = (1280, 720)
     picture = painted(size, lane=LANE)
