@@ -14,8 +14,7 @@ from edgecnn.scene import Bool
 class FcwSettings:
     on_s: float = field(metadata=within(0.5, 10))  # warn below this time to collision, braking included
     off_s: float = field(metadata=within(0.5, 20))  # a warning lasts while it is below this
-    on_detections: float = field(metadata=within(1, 100))  # consecutive ones of danger before a warning ...
-    apart_s: float = field(metadata=within(0, 1))  # ... of which those nearer together than this count once
+    on_detections: float = field(metadata=within(1, 100))  # consecutive ones of danger before a warning
     calm_s: float = field(metadata=within(0, 5))  # without danger before it ends
     sure_sigmas: float = field(metadata=within(-3, 5))  # by which contact before `on_s` must be expected
     least_mps: float = field(metadata=within(0, 20))  # below this own speed there is no warning ...

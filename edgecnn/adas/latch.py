@@ -54,13 +54,12 @@ class Latch:
     `stay` did not. Frames without a detection of it count neither way at the start; a track that is gone does not stay.
     """
 
-    def __init__(self, on_detections: float, off_s: float, *, apart_s: float = 0.0) -> None:
-        """A detector's errors last: with `apart_s`, detections nearer together than that count once."""
-        self._on_detections, self._off_s, self._apart_s = on_detections, off_s, apart_s
+    def __init__(self, on_detections: float, off_s: float) -> None:
+        self._on_detections, self._off_s = on_detections, off_s
         self.reset()
 
     def reset(self) -> None:
-        self._memory = ById(count=0, counted_s=-math.inf, stayed_s=-math.inf, on=False, seen_s=-math.inf)
+        self._memory = ById(count=0, stayed_s=-math.inf, on=False, seen_s=-math.inf)
 
     @property
     def any(self) -> bool:
@@ -74,9 +73,7 @@ class Latch:
         seen = tracks.missed == 0
         memory["seen_s"][rows[seen]] = now_s
         start = start & tracks.confirmed & (now_s - memory["seen_s"][rows] <= FRESH_S) & t.valid
-        news = seen & (now_s - memory["counted_s"][rows] > self._apart_s - 1e-3)
-        memory["counted_s"][rows[news & start]] = now_s
-        memory["count"][rows] = np.where(start, memory["count"][rows] + news, 0)
+        memory["count"][rows] = np.where(start, memory["count"][rows] + seen, 0)
         memory["stayed_s"][rows[stay]] = now_s
         begins = ~memory["on"] & (memory["count"] >= self._on_detections)
         memory["stayed_s"][begins] = now_s

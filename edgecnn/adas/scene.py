@@ -66,7 +66,7 @@ class SceneAnalysis:
         self._ego, self._headway = Ego(), Headway(s.headway)
         self._lead = Latch(s.path.lead_detections, s.path.lead_off_s)
         self._latches = {
-            "fcw": Latch(s.fcw.on_detections, s.fcw.calm_s, apart_s=s.fcw.apart_s),
+            "fcw": Latch(s.fcw.on_detections, s.fcw.calm_s),
             "pedestrian": Latch(s.pedestrian.on_detections, s.pedestrian.calm_s),
             "headway": Latch(s.headway.on_detections, s.headway.calm_s),
         }
