@@ -70,7 +70,7 @@ class RunSettings:
     def of(cls, bundle: Bundle, **given: Any) -> RunSettings:
         """The recipe's `run` section, and over it what is given and not None."""
         known = {f.name for f in fields(cls)}
-        recipe = {name: value for name, value in dict(bundle.settings.get("run", {})).items() if name in known}
+        recipe = {name: v for name, v in dict(bundle.settings.get("run", {})).items() if name in known and v is not None}
         return cls(**{**recipe, **{name: value for name, value in given.items() if value is not None}})
 
 
