@@ -16,7 +16,8 @@ from edgecnn import onnxfile
 from edgecnn.adas import Camera, Scene, Schedule, ScheduleSettings
 from edgecnn.adas.regions import ROOM, Tiles, Wanted, choose, through, visible
 from edgecnn.adas.schedule import Look
-from edgecnn.backends import open_backend
+from edgecnn.backends import Backend, open_backend
+from edgecnn.backends.replay import Recorder, Replay
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import BundleError, ModelError
 from edgecnn.export import at_regions
@@ -366,6 +367,21 @@ def test_the_loop_follows_a_lamp_through_regions(both: Bundle, monkeypatch: pyte
         assert (result.searched[:, 2:] <= (WIDTH, HEIGHT)).all() and len(result.searched)
         # a lamp between two cells is seen in both, or in one of them
         assert (np.abs(result.tracks.xyxy - lamp_box(3 + result.frame.index // 4, 3)).max(1) <= 12).any()
+
+
+def test_a_recording_holds_both_sizes(both: Bundle, tmp_path: Path) -> None:
+    model, settings = both.require_model(), RunSettings(detect_every=5, budget=1.0, threads=1)
+    plan = replace(planned(model, settings), budget=None)
+    recorder = Recorder(open_backend(both, "fp32", threads=1))
+
+    def tracked(backend: Backend) -> list[np.ndarray]:
+        steps = Pipeline(model, backend, settings, fps=25, schedule=plan)
+        return [steps.step(Frame(k, k * 40_000_000, lamp_picture(3 + k // 4, 3))).tracks.xyxy for k in range(12)]
+
+    first = tracked(recorder)
+    recorder.save(tmp_path / "answers.npz")
+    for a, b in zip(first, tracked(Replay(tmp_path / "answers.npz", model)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_run_counts_what_it_searched(both: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
