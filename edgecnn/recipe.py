@@ -295,7 +295,8 @@ class RunSection(Section):
     iou: Share = 0.5
     detect_every: Annotated[int, Field(gt=0)] = 3  # frames from one look at the whole frame to the next at most
     regions: RegionsSection | None = None
-    budget: Annotated[float, Field(gt=0, le=1)] = 0.2  # with regions: share of the MACs of a detection in every frame
+    # with regions: mean share of the MACs of a detection in every frame; None: windows in every frame between
+    budget: Annotated[float, Field(gt=0, le=1)] | None = None
     deadline_ms: Annotated[float, Field(ge=0)] = 0.0  # of a frame: what would take longer is not begun; 0 = none
 
 

@@ -16,7 +16,8 @@ from edgecnn import onnxfile
 from edgecnn.adas import Camera, Scene, Schedule, ScheduleSettings
 from edgecnn.adas.regions import ROOM, Tiles, Wanted, choose, through, visible
 from edgecnn.adas.schedule import Look
-from edgecnn.backends import open_backend
+from edgecnn.backends import Backend, open_backend
+from edgecnn.backends.replay import Recorder, Replay
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.errors import BundleError, ModelError
 from edgecnn.export import at_regions
@@ -370,6 +371,21 @@ def test_the_loop_follows_a_lamp_through_regions(both: Bundle, monkeypatch: pyte
         assert (np.abs(result.tracks.xyxy - lamp_box(3 + result.frame.index // 4, 3)).max(1) <= 12).any()
 
 
+def test_a_recording_holds_both_sizes(both: Bundle, tmp_path: Path) -> None:
+    model, settings = both.require_model(), RunSettings(detect_every=5, budget=1.0, threads=1)
+    plan = replace(planned(model, settings), budget=None)
+    recorder = Recorder(open_backend(both, "fp32", threads=1))
+
+    def tracked(backend: Backend) -> list[np.ndarray]:
+        steps = Pipeline(model, backend, settings, fps=25, schedule=plan)
+        return [steps.step(Frame(k, k * 40_000_000, lamp_picture(3 + k // 4, 3))).tracks.xyxy for k in range(12)]
+
+    first = tracked(recorder)
+    recorder.save(tmp_path / "answers.npz")
+    for a, b in zip(first, tracked(Replay(tmp_path / "answers.npz", model)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_run_counts_what_it_searched(both: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     every = lambda model, settings: replace(planned(model, settings), budget=None)  # noqa: E731
     monkeypatch.setattr("edgecnn.run.loop.planned", every)
@@ -405,6 +421,7 @@ def test_export_and_quantize_write_both_sizes_with_the_same_scales(tmp_path: Pat
 
     from edgecnn import zoo
     from edgecnn.compile import compile_recipe
+    from edgecnn.data.simulator import still
 
     (tmp_path / "regions.yaml").write_text(RECIPE)
     bundle = compile_recipe(tmp_path / "regions.yaml", tmp_path / "regions.bundle").bundle
@@ -417,7 +434,8 @@ def test_export_and_quantize_write_both_sizes_with_the_same_scales(tmp_path: Pat
     assert facts["macs"] == bundle.stages["train"].facts["macs"]  # counted in torch
     assert facts["macs_regions"] / facts["macs"] == pytest.approx(96 * 160 / (256 * 416))
 
-    x = np.random.default_rng(0).uniform(-128, 127, (1, 3, 96, 160)).astype(np.float32)
+    part = still(3, 0).bgr[140:236, 240:400]
+    x = np.ascontiguousarray(part.transpose(2, 0, 1)[None]).astype(np.float32) - 128
     net, _ = zoo.load(bundle.file("weights"), bundle.stages["train"].model)
     with torch.no_grad():
         wanted = [t.numpy() for t in net(torch.from_numpy(x))]

@@ -52,14 +52,14 @@ class RunSettings:
     score: float = 0.3  # a detection at or above is strong: it can confirm a track; a third of it continues one
     iou: float = 0.5  # of two boxes of one class that overlap more, NMS drops the weaker
     detect_every: int = 3  # frames from one look at the whole frame to the next at most
-    budget: float = 0.2  # of a model with regions: mean cost a frame, share of the network's MACs on the whole frame
+    budget: float | None = None  # with regions: mean cost, share of a whole frame's MACs; None: windows in every frame
     precision: Precision = "auto"
     threads: int = 0  # of inference on a CPU; 0 = every core but one
     deadline_ms: float = 0.0  # of a frame, from decoded to its warnings: what would take longer is not begun; 0 = none
 
     def __post_init__(self) -> None:
         fine = 0 < self.score < 1 and 0 < self.iou < 1 and self.detect_every >= 1 and self.threads >= 0
-        if not (fine and 0 < self.budget <= 1 and self.deadline_ms >= 0):
+        if not (fine and (self.budget is None or 0 < self.budget <= 1) and self.deadline_ms >= 0):
             raise InputError(
                 f"run settings {vars(self)}",
                 wanted="0 < score < 1, 0 < iou < 1, detect_every 1 or more, 0 < budget <= 1, threads and deadline_ms "
@@ -70,7 +70,9 @@ class RunSettings:
     def of(cls, bundle: Bundle, **given: Any) -> RunSettings:
         """The recipe's `run` section, and over it what is given and not None."""
         known = {f.name for f in fields(cls)}
-        recipe = {name: v for name, v in dict(bundle.settings.get("run", {})).items() if name in known and v is not None}
+        recipe = {
+            name: v for name, v in dict(bundle.settings.get("run", {})).items() if name in known and v is not None
+        }
         return cls(**{**recipe, **{name: value for name, value in given.items() if value is not None}})
 
 
