@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgecnn.adas import Camera, Lane, LaneDetector
+from edgecnn.adas import Camera, Lane, LaneDetector, SceneSettings
 from edgecnn.adas.departure import LaneDepartureWarning
 from edgecnn.data.simulator import Drive
 from edgecnn.progress import tracked
@@ -79,7 +79,7 @@ def simulator(seeds: list[int], frames: int, bundle: Path | None, tiles: list[Pi
         drive = Drive(seed, frames)
         lens, (kind, light) = drive.camera, drive.where
         camera = Camera(lens.fx, lens.fy, lens.cx, lens.cy, lens.height_m, lens.pitch_rad)
-        detector, warning = LaneDetector(camera), LaneDepartureWarning()
+        detector, warning = LaneDetector(camera), LaneDepartureWarning(SceneSettings.read().departure)
         for i, (frame, truth, ego) in enumerate(tracked(drive, f"drive {seed}", frames)):
             since = time.process_time()
             lane = detector.step(frame.bgr, frame.t_ns, truth.xyxy[~truth.ignore])
@@ -173,7 +173,7 @@ def departures(trials: int = 50, noise_m: float = 0.03, hours: float = 1.0) -> N
 
 def _alerts(times: np.ndarray, offset: np.ndarray, error: np.ndarray) -> list[int]:
     """Frames in which a warning began."""
-    warning, on = LaneDepartureWarning(), []
+    warning, on = LaneDepartureWarning(SceneSettings.read().departure), []
     for k, (t, middle) in enumerate(zip(times, error - offset, strict=True)):
         lane = Lane(middle - 1.8, middle + 1.8, 0.0, 0.0, 40.0)
         on += [k for event in warning.step(lane, round(t * 1e9), k) if event.kind.endswith("_on")]

@@ -51,7 +51,7 @@ def main() -> None:
                 one * 2.1, one * 0.2, truth.distance_m[rows], one, one > 0, one * danger > 0, (), 0, 0.7,
                 Lane(-1.95, 1.6, 0.0, 1 / 2000, 45.0), on,
             )  # fmt: skip
-            result = FrameResult(Frame(95, 0, bgr), None, tracks, scene, "closing", False, {})
+            result = FrameResult(Frame(95, 0, bgr), None, tracks, scene, "closing", True, tracks.xyxy, False, {})
             times = []
             for _ in range(20):
                 began = time.perf_counter()

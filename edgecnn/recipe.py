@@ -296,7 +296,7 @@ class RunSection(Section):
     detect_every: Annotated[int, Field(gt=0)] = 3  # frames from one look at the whole frame to the next at most
     regions: RegionsSection | None = None
     budget: Annotated[float, Field(gt=0, le=1)] = 0.2  # with regions: share of the MACs of a detection in every frame
-    deadline_ms: Annotated[float, Field(gt=0)] | None = None  # of a frame: what would take longer is not begun
+    deadline_ms: Annotated[float, Field(ge=0)] = 0.0  # of a frame: what would take longer is not begun; 0 = none
 
 
 class CheckSection(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from tiny_detector import HEIGHT, WIDTH
@@ -45,14 +46,22 @@ class Script:
             raise InputError(self._error)
 
 
-def road(index: int, *, width: int = WIDTH, height: int = HEIGHT) -> Picture:
-    """A picture with detail at all scales and a sensor's noise, that moves with `index`; no lamp in it."""
+@lru_cache
+def _ground(width: int, height: int) -> np.ndarray:
+    """A wide (height, 4 * width) picture with detail at all scales, too dark for a lamp."""
     rng = np.random.default_rng(5)
-    coarse = np.repeat(np.repeat(rng.integers(8, 55, (height // 8 + 1, width)), 8, 0), 8, 1)
-    fine = np.repeat(np.repeat(rng.integers(-8, 15, (height // 2 + 1, 4 * width)), 2, 0), 2, 1)
-    scene = coarse[:height, 2 * index : 2 * index + width] + fine[:height, 2 * index : 2 * index + width]
+    coarse, fine = rng.integers(8, 55, (height // 8 + 1, width)), rng.integers(-8, 15, (height // 2 + 1, 2 * width))
+    large = np.repeat(np.repeat(coarse, 8, 0), 8, 1)[:height, : 4 * width]
+    return np.asarray(large + np.repeat(np.repeat(fine, 2, 0), 2, 1)[:height, : 4 * width])
+
+
+@lru_cache(400)
+def road(index: int, *, width: int = WIDTH, height: int = HEIGHT) -> Picture:
+    """What a camera sees that moves over it, with a sensor's noise."""
+    left = 2 * index % (3 * width)
     noise = np.random.default_rng((6, index)).normal(0, 2, (height, width))
-    return np.repeat(np.clip(scene + noise, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+    grey = np.clip(_ground(width, height)[:, left : left + width] + noise, 0, 255).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def roads(count: int, change: Callable[[int, Picture], Picture] = lambda index, picture: picture) -> list[Picture]:

@@ -372,7 +372,7 @@ def test_run_takes_a_camera_and_thresholds_and_says_which(
     out = capsys.readouterr()
     told = json.loads(out.out)["thresholds"]
     assert told["version"] == 1 and len(told["sha256"]) == 64
-    assert "no headway warning: the source does not tell our own speed" in out.err
+    assert "no headway warning, for it does not tell our own speed" in out.err
 
     camera.write_text("\n".join([*lines, "focal: 3"]))
     assert called(monkeypatch, *given) == 3

@@ -11,11 +11,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgecnn.adas import Event, Lane
-from edgecnn.adas.departure import DepartureSettings, LaneDepartureWarning
+from edgecnn.adas import Event, Lane, SceneSettings
+from edgecnn.adas.departure import LaneDepartureWarning
 from edgecnn.adas.event import NOBODY
 
 FPS, HALF_LANE, HALF_CAR = 25.0, 1.8, 0.9
+SETTINGS = SceneSettings.read().departure
 Offset = Callable[[float], float]  # time s → m right of the middle of the lane
 
 
@@ -29,8 +30,8 @@ def drive(
     hidden: Callable[[float], bool] = lambda t: False,
     warning: LaneDepartureWarning | None = None,
 ) -> list[tuple[Event, float]]:
-    """Events, and the true distance of the wheel on their side. Noise is a filter.s: alike for some frames."""
-    warning, random = warning or LaneDepartureWarning(), np.random.default_rng(seed)
+    """Events, and the true distance of the wheel on their side. Noise is a filter's: alike for some frames."""
+    warning, random = warning or LaneDepartureWarning(SETTINGS), np.random.default_rng(seed)
     error, found = 0.0, []
     for k in range(round(seconds * FPS)):
         t = k / FPS
@@ -70,8 +71,8 @@ def test_a_fast_drift_is_warned_of_earlier() -> None:
     """The wheel's distance at the alert is about the drift times `crossing_s`, less the frames that must agree."""
     late, early = (drive(drift(rate), 12)[0][1] for rate in (0.2, 0.5))
     for rate, distance in ((0.2, late), (0.5, early)):
-        s = DepartureSettings()
-        assert distance == pytest.approx(rate * (s.crossing_s - (s.frames - 1) / FPS), abs=rate / FPS + 1e-6)
+        s = SETTINGS
+        assert distance == pytest.approx(rate * (s.crossing_s - (s.on_frames - 1) / FPS), abs=rate / FPS + 1e-6)
 
 
 def test_no_alarm_while_well_inside() -> None:
@@ -108,7 +109,7 @@ def test_it_is_active_from_60_kmh_on(kmh: float, warned: bool) -> None:
 
 
 def test_slowing_down_ends_it() -> None:
-    warning = LaneDepartureWarning()
+    warning = LaneDepartureWarning(SETTINGS)
     assert drive(drift(0.5), 3.5, speed_mps=20.0, warning=warning) and warning.on == ("ldw_right",)
     still = Lane(-2.7, 0.9, 0.0, 0.0, 40.0)
     assert warning.step(still, 3_600_000_000, 90, 57 / 3.6) == ()  # hysteresis: 60 on, 55 off
@@ -119,7 +120,7 @@ def test_slowing_down_ends_it() -> None:
 def test_an_unsure_lane_is_no_ground_for_a_warning() -> None:
     assert drive(drift(0.5), 4, hidden=lambda t: t > 1.5) == []
     nowhere = Lane(math.nan, math.nan, 0.0, 0.0, 0.0)
-    warning = LaneDepartureWarning()
+    warning = LaneDepartureWarning(SETTINGS)
     assert not any(warning.step(nowhere, k * 40_000_000, k) for k in range(50))
 
 
@@ -132,20 +133,20 @@ def test_a_warning_ends_within_a_second_of_losing_the_line() -> None:
 
 def test_a_line_that_jumps_is_no_departure() -> None:
     """The kerb was taken for the line, and now the line is: nothing crossed anything."""
-    warning = LaneDepartureWarning()
+    warning = LaneDepartureWarning(SETTINGS)
     events = [warning.step(Lane(-1.8, 2.6 if k < 25 else 0.95, 0.0, 0.0, 40.0), k * 40_000_000, k) for k in range(100)]
     assert not any(events)
 
 
 def test_a_clock_that_stands_changes_nothing() -> None:
-    warning = LaneDepartureWarning()
+    warning = LaneDepartureWarning(SETTINGS)
     lanes = [Lane(-1.8 - 0.02 * k, 1.8 - 0.02 * k, 0.0, 0.0, 40.0) for k in range(50)]
     assert not any(warning.step(lane, 0, k) for k, lane in enumerate(lanes))
     assert warning.on == ()
 
 
 def test_reset_forgets() -> None:
-    warning = LaneDepartureWarning()
+    warning = LaneDepartureWarning(SETTINGS)
     drive(drift(0.5), 3.5, warning=warning)
     assert warning.on
     warning.reset()

@@ -19,6 +19,7 @@ from edgecnn.scene import Frame, Picture, Tracks
 
 SIZES = [(426, 240), (640, 384), (1280, 720), (1920, 1080)]
 GROUND = 90
+NOWHERE = np.zeros((0, 4), np.float32)
 LANE = Lane(-1.8, 1.7, 0.01, 1 / 500, 50.0)
 
 
@@ -38,7 +39,7 @@ def result(width: int, height: int, on: tuple[str, ...] = (), **more: Any) -> Fr
     )  # fmt: skip
     scene = Scene(two, two * 0.1, two * 10, two, np.array([True, False]), warned, (), 0, 0.7, on=on)
     bgr = np.full((height, width, 3), GROUND, np.uint8)
-    return FrameResult(Frame(60, 0, bgr), None, tracks, replace(scene, **more), "stride", False, {})
+    return FrameResult(Frame(60, 0, bgr), None, tracks, replace(scene, **more), "stride", False, NOWHERE, False, {})
 
 
 def painted(size: tuple[int, int], on: tuple[str, ...] = (), status: Status | None = None, **more: Any) -> Picture:
@@ -111,6 +112,13 @@ def test_the_path_bends_with_the_lane() -> None:
     np.testing.assert_array_equal(straight, unseen)
 
 
+def test_the_path_ends_at_the_lead() -> None:
+    size = (640, 384)
+    lead, free = painted(size), painted(size, lead=-1)
+    inside = np.s_[200:225, 300:340]  # of the car's box
+    assert (lead[inside] == GROUND).all() and (free[inside] != GROUND).any()
+
+
 def test_the_lane_lies_where_the_camera_sees_it() -> None:
     size = (1280, 720)
     picture = painted(size, lane=LANE)
@@ -148,17 +156,14 @@ def test_the_lead_is_marked_and_a_doubtful_time_is_not_shown() -> None:
     assert (doubtful[440:452] != picture[440:452]).any()
 
 
-def test_searched_regions_are_outlined_once_they_are_known() -> None:
-    class Searched(FrameResult):
-        searched = np.array([[100, 200, 300, 330]], np.float32)
-
-    plain = result(640, 384)
-    fields = {name: getattr(plain, name) for name in plain.__dataclass_fields__}
-    paint = Painter(("car", "truck_bus"))
-    drawn = paint(Searched(**fields), camera(640, 384), Status())
+def test_searched_regions_are_outlined_but_not_a_whole_frame() -> None:
+    plain, paint = result(640, 384), Painter(("car", "truck_bus"))
     before = paint(plain, camera(640, 384), Status())
-    changed = (drawn != before).any(axis=2)
+    window = np.array([[100, 200, 300, 330]], np.float32)
+    changed = (paint(replace(plain, searched=window), camera(640, 384), Status()) != before).any(axis=2)
     assert changed[200, 110:220].mean() > 0.9 and changed.sum() < 800
+    whole = replace(plain, whole=True, searched=np.array([[0, 0, 640, 384]], np.float32))
+    assert (paint(whole, camera(640, 384), Status()) == before).all()
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 48), (3840, 2160), (100, 1000)])

@@ -14,9 +14,11 @@ from edgecnn import cli
 from edgecnn.bundle import ModelSpec, TensorSpec
 from edgecnn.errors import InputError, ModelError
 from edgecnn.run.appearance import Appearance
+from edgecnn.run.loop import Pipeline, RunSettings
 from edgecnn.run.recorded import follow_video
 from edgecnn.run.sources import open_source
-from edgecnn.scene import F32, Detections, Tracks
+from edgecnn.run.timing import Laps
+from edgecnn.scene import F32, Detections, Frame, Tracks
 from edgecnn.track import METHODS, Tracker
 from edgecnn.track.appearance import Vectors, renewed
 
@@ -124,6 +126,25 @@ def test_crops_are_cut_at_the_frame_and_only_embeddings_will_do() -> None:
     assert vectors[0] == pytest.approx(np.array(RED) / np.linalg.norm(RED), abs=1e-3)
     with pytest.raises(ModelError, match="wanted one that embeds"):
         Appearance(ModelSpec("lenet5", "classify", ("a", "b"), spec().input), mean_colour)
+
+
+def test_the_live_loop_hands_its_frames_to_the_looks() -> None:
+    class Fixed(Pipeline):
+        """Its detector is what was painted."""
+
+        def _detect(self, frame: Frame, laps: Laps) -> Detections:
+            return clip[frame.index][1]
+
+    clip = [painted((100, RED))] * 6 + [painted()] * 20 + [painted((130, RED))] * 4
+    outputs = (TensorSpec("boxes", (1, 16, 6), "float32"),)
+    model = ModelSpec("onnx", "detect", ("a",), TensorSpec("x", (1, 3, 32, 32), "float32"), outputs, "yolox", (8,))
+    last = []
+    for looks in (None, Appearance(spec(), mean_colour)):
+        pipeline = Fixed(model, mean_colour, RunSettings(detect_every=1), fps=FPS, looks=looks)
+        for k, (picture, _) in enumerate(clip):
+            result = pipeline.step(Frame(k, k * 10**9 // FPS, picture))
+        last.append(result.tracks.id.tolist())
+    assert last == [[2], [1]]
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

@@ -117,6 +117,22 @@ def test_everything_on_one_page_and_nothing_outside_it(tmp_path: Path, bundle: B
     assert "frames 12" in " ".join(words.split())
 
 
+def test_how_far_a_run_could_be_trusted(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
+    summary = json.loads((ran / "summary.json").read_text("utf-8"))
+    summary |= {"mode_seconds": {"NORMAL": 3.0, "REDUCED": 0.0, "WARN-OFF": 1.24, "STOP": 0.0}, "faults": {"black": 9}}
+    summary |= {"late": 4, "stale": 0, "invalid": 2, "reconnects": 1}
+    summary["stages"]["age"] = {"n": 12, "mean": 50.0, "p50": 41.0, "p95": 90.0, "p99": 99.0, "max": 120.0}
+    event = {"t_ns": 0, "frame": 3, "track": 0, "ttc_s": None, "distance_m": 0.1}
+    summary["events"] = [{**event, "kind": "ldw_left_on"}, {**event, "kind": "ldw_left_off"}]
+    saved(ran / "summary.json", summary)
+    _, page = parsed(write_report(bundle, tmp_path / "report.html", runs=[ran]))
+    words = " ".join(" ".join(page.words).split())
+    assert "modes 3.0 s NORMAL, 1.2 s WARN-OFF" in words and "camera faults black in 9 frames" in words
+    assert "4 past the deadline, 2 without a valid answer" in words and "opened again 1 times" in words
+    assert "age of frames p50 41 ms, p99 99 ms" in words
+    assert "lane departure, left, warning" in words and "lane departure, left, ends" in words
+
+
 def test_the_figures_on_top_are_those_after_slimming(tmp_path: Path, bundle: Bundle) -> None:
     facts = {"before": {"parameters": 2_000_000}, "after": {"parameters": 1_500_000}}
     (bundle.path / "slim.bin").write_bytes(b"slim")

@@ -6,13 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgecnn.adas import Camera, Event, Lane, Scene, SceneAnalysis, SceneSettings
+from edgecnn.adas import Camera, Lane, Scene, SceneAnalysis, SceneSettings
 from edgecnn.adas.ego import Ego
 from edgecnn.adas.headway import Headway
 from edgecnn.adas.latch import Latch, Moment
@@ -223,13 +224,18 @@ def test_the_lead_does_not_flip_from_frame_to_frame() -> None:
 # ---- the rest -------------------------------------------------------------------------------------------------------
 
 
-def test_departures_are_handed_on_and_remembered() -> None:
-    analysis = SceneAnalysis(None, CAMERA, SIZE)
-    on = Event(0, 0, "ldw_left_on", 0, math.inf, 0.1)
-    assert analysis.step(Tracks.empty(), 0, departures=(on,)).warnings == (on,)
-    assert analysis.step(Tracks.empty(), 40_000_000).on == ("ldw_left",)
-    off = Event(80_000_000, 2, "ldw_left_off", 0, math.inf, 0.4)
-    assert analysis.step(Tracks.empty(), 80_000_000, departures=(off,)).on == ()
+def test_a_lane_that_is_left_is_told_of_and_counts_from_the_wheels() -> None:
+    """0.5 m/s to the left from the middle of a 3.5 m lane, with a camera 0.2 m right of the car's middle."""
+    analysis = SceneAnalysis(None, replace(CAMERA, lateral_m=0.2), SIZE)
+    told = []
+    for k in range(60):
+        away = 0.5 * k / FPS
+        lane = Lane(-1.75 - 0.2 + away, 1.75 - 0.2 + away, 0.0, 0.0, 40.0)
+        scene = analysis.step(Tracks.empty(), round(k * 1e9 / FPS), lane=lane, speed_mps=20.0)
+        told += [(event.kind, event.distance_m, 1.75 - 0.9 - away) for event in scene.warnings]
+    ((kind, distance, truth),) = told
+    assert kind == "ldw_left_on" and distance == pytest.approx(truth, abs=1e-6) and 0 < truth < 0.5
+    assert scene.on == ("ldw_left",)
 
 
 def test_nothing_begins_in_frames_that_are_not_valid() -> None:

@@ -1,7 +1,6 @@
 """Driver assistance: what tracks mean on a road, and when to warn."""
 
 from edgecnn.adas.camera import Camera
-from edgecnn.adas.departure import LaneDepartureWarning
 from edgecnn.adas.event import Event
 from edgecnn.adas.lane import Lane
 from edgecnn.adas.lanes import LaneDetector, LaneSettings
@@ -13,7 +12,6 @@ __all__ = [
     "Camera",
     "Event",
     "Lane",
-    "LaneDepartureWarning",
     "LaneDetector",
     "LaneSettings",
     "Scene",

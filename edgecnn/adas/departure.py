@@ -7,10 +7,11 @@ fraction of a second. Turn signals are not known, so a meant lane change is warn
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgecnn.adas.bounds import within
 from edgecnn.adas.camera import F64
 from edgecnn.adas.event import NOBODY, Event
 from edgecnn.adas.lane import Lane
@@ -21,26 +22,30 @@ KINDS = ("ldw_left", "ldw_right")
 
 @dataclass(frozen=True)
 class DepartureSettings:
-    half_width_m: float = 0.9  # from the camera to the outside of a front wheel
-    crossing_s: float = 0.6  # warn if the wheel will be on the line within this ...
-    near_m: float = 0.6  # ... and is nearer than this
-    back_m: float = 0.15  # a warning ends when the wheel is this far inside again and moves back, or beyond `near_m`
-    rearm_m: float = 0.25  # and none follows on that side before it was this far inside
-    leaving_mps: float = 0.1  # a wheel over the line that comes back faster than this is not warned of
-    frames: int = 2  # in a row that must say so
-    window_s: float = 0.7  # of distances that the fit looks at
-    least_s: float = 0.3  # the time that they must span
-    jump_m: float = 0.5  # a line that moves farther in one frame is another line
-    lost_s: float = 0.8  # a warning ends when the line was not seen for this long; at least window_s
-    on_mps: float = 60 / 3.6  # active from this speed on, where our speed is known ...
-    off_mps: float = 55 / 3.6  # ... and until it falls below this
+    half_width_m: float = field(metadata=within(0.3, 1.5))  # from the car's middle to the outside of a front wheel
+    crossing_s: float = field(metadata=within(0, 5))  # warn if the wheel will be on the line within this ...
+    near_m: float = field(metadata=within(0, 2))  # ... and is nearer than this
+    back_m: float = field(
+        metadata=within(0, 2)
+    )  # it ends when the wheel is this far inside and moves back, or beyond `near_m`
+    rearm_m: float = field(metadata=within(0, 2))  # none follows on that side before the wheel was this far inside
+    leaving_mps: float = field(metadata=within(0, 5))  # a wheel over the line that comes back faster is not warned of
+    on_frames: int = field(metadata=within(1, 100))  # in a row that must say so
+    window_s: float = field(metadata=within(0.1, 5))  # of distances that the fit looks at
+    least_s: float = field(metadata=within(0.05, 5))  # the time that they must span
+    jump_m: float = field(metadata=within(0.1, 5))  # a line that moves farther in one frame is another line
+    lost_s: float = field(metadata=within(0.1, 10))  # it ends when the line was not seen for this long; >= window_s
+    on_mps: float = field(metadata=within(0, 70))  # active from this speed on, where our speed is known ...
+    off_mps: float = field(metadata=within(0, 70))  # ... and until it falls below this
 
 
 class LaneDepartureWarning:
     """Of one car. Two state machines, left and right: armed → on → off → armed again once well inside."""
 
-    def __init__(self, settings: DepartureSettings | None = None) -> None:
-        self.settings = settings or DepartureSettings()
+    def __init__(self, settings: DepartureSettings, lateral_m: float = 0.0) -> None:
+        """`lateral_m`: how far right of the car's middle the camera sits."""
+        self.settings = settings
+        self._wheel_m = settings.half_width_m + lateral_m * np.array([1.0, -1.0])  # left, right of the camera
         self.reset()
 
     def reset(self) -> None:
@@ -63,7 +68,7 @@ class LaneDepartureWarning:
         s, now_s = self.settings, t_ns / 1e9
         if len(self._t) and now_s <= self._t[-1]:  # the clock stands, or runs back: no speed follows from it
             return ()
-        seen = np.full(2, np.nan) if lane is None else np.array([-lane.left_m, lane.right_m]) - s.half_width_m
+        seen = np.full(2, np.nan) if lane is None else np.array([-lane.left_m, lane.right_m]) - self._wheel_m
         jumped = self._record(now_s, seen)
         distance, closing = self._fit(now_s)
         self._fast = not speed_mps < (s.off_mps if self._fast else s.on_mps)
@@ -74,7 +79,7 @@ class LaneDepartureWarning:
             well_inside = distance > s.rearm_m
         self._count = np.where(danger, self._count + 1, 0)
         lost = jumped | ~np.isfinite(self._distance).any(axis=0)
-        begins = (self._count >= s.frames) & self._armed & ~self._on & self._fast
+        begins = (self._count >= s.on_frames) & self._armed & ~self._on & self._fast
         ends = self._on & (inside | lost | (not self._fast))
         self._on = (self._on | begins) & ~ends
         self._armed = ((self._armed & ~jumped) | well_inside) & ~(begins | ends | self._on)

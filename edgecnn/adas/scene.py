@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecnn.adas.camera import Camera
+from edgecnn.adas.departure import LaneDepartureWarning
 from edgecnn.adas.ego import Ego
 from edgecnn.adas.event import Event
 from edgecnn.adas.fcw import fcw
@@ -69,7 +70,7 @@ class SceneAnalysis:
             "pedestrian": Latch(s.pedestrian.on_detections, s.pedestrian.calm_s),
             "headway": Latch(s.headway.on_detections, s.headway.calm_s),
         }
-        self._departing: set[str] = set()
+        self._departure = LaneDepartureWarning(s.departure, self.camera.lateral_m)
         self._frame = -1
         self.speed_known = False  # our own speed was told of at least once; without it there is no headway warning
 
@@ -80,7 +81,7 @@ class SceneAnalysis:
         self._ego.reset()
         for latch in (self._lead, *self._latches.values()):
             latch.reset()
-        self._departing.clear()
+        self._departure.reset()
 
     def step(
         self,
@@ -91,7 +92,6 @@ class SceneAnalysis:
         frame: int | None = None,
         lane: Lane | None = None,
         vanishing: tuple[float, float] | None = None,
-        departures: tuple[Event, ...] = (),
         speed_mps: float = math.nan,
         yaw_rate_rps: float = math.nan,
         valid: bool = True,
@@ -101,8 +101,8 @@ class SceneAnalysis:
         `measured` (N, 4) px are the rows of `tracks` as detected, nan where not (`Tracker.measured`). Without it the
         boxes of `tracks` are taken where `missed` is 0; if those were filtered, warnings come late or too eagerly.
         `frame` is the frame's index for the events; without it, the calls are counted from 0.
-        `vanishing`: the row at which our lane's lines meet, and its deviation, px. `departures`: the lane-departure
-        warnings that begin or end now. `yaw_rate_rps`: how fast we turn to the right.
+        `vanishing`: the row at which our lane's lines meet, and its deviation, px. `yaw_rate_rps`: how fast we turn to
+        the right.
         `valid` False: the frame cannot be relied on; nothing is measured in it, and no warning begins.
         """
         self._frame = self._frame + 1 if frame is None else frame
@@ -110,7 +110,7 @@ class SceneAnalysis:
         if measured is None:
             measured = np.where((tracks.missed == 0)[:, None], tracks.xyxy, np.float32(np.nan))
         if not valid:
-            measured, vanishing, departures = np.full_like(measured, np.nan), None, ()
+            measured, vanishing = np.full_like(measured, np.nan), None
         label, xyxy = tracks.label, self.camera.straight(tracks.xyxy)
         ranges = self._horizon.step(
             tracks.id, label, xyxy, self.camera.straight(measured), t.now_s, vanishing=vanishing
@@ -144,9 +144,7 @@ class SceneAnalysis:
             for kind, change in changes.items()
             for event in change.events(kind, tracks.id, shown_s[kind], shown_gap, t)
         ]
-        for event in departures:
-            kind, _, suffix = event.kind.rpartition("_")
-            (self._departing.add if suffix == "on" else self._departing.discard)(kind)
+        events += self._departure.step(lane if valid else None, t_ns, self._frame, speed_mps)
         on = [kind for kind, latch in self._latches.items() if latch.any]
         distance, sigma = (v if self._known else np.full(len(tracks), np.nan) for v in (forward, ranges.sigma_m))
         return Scene(
@@ -156,10 +154,10 @@ class SceneAnalysis:
             distance_sigma_m=sigma.astype(np.float32),
             in_path=where.in_path,
             warned=changes["fcw"].on | changes["pedestrian"].on,
-            warnings=(*events, *departures),
+            warnings=tuple(events),
             lead=lead,
             headway_s=headway_s if self._known else math.nan,
             lane=lane,
-            on=(*on, *sorted(self._departing)),
+            on=(*on, *self._departure.on),
             horizon_px=ranges.horizon_px,
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgecnn.adas.departure import DepartureSettings
 from edgecnn.adas.fcw import FcwSettings
 from edgecnn.adas.headway import HeadwaySettings
 from edgecnn.adas.horizon import RangeSettings
@@ -27,6 +28,7 @@ SECTIONS: Mapping[str, Any] = {
     "fcw": FcwSettings,
     "headway": HeadwaySettings,
     "pedestrian": PedestrianSettings,
+    "departure": DepartureSettings,
 }
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class SceneSettings:
     fcw: FcwSettings
     headway: HeadwaySettings
     pedestrian: PedestrianSettings
+    departure: DepartureSettings
     kinds: Mapping[str, Kind]
     version: int
     sha256: str  # of the file

@@ -60,10 +60,12 @@ class Painter:
         picture = result.frame.bgr.copy()
         size = _Size(picture.shape[0])
         scene = result.scene
-        _searched(picture, getattr(result, "searched", None), size)
+        if not result.whole:
+            _searched(picture, result.searched, size)
         if status.monitoring:
             danger = bool({"fcw", "pedestrian"} & set(scene.on))
-            self._path(picture, camera, scene.lane, RED if danger else CALM)
+            free = float(result.tracks.xyxy[scene.lead, 3]) if scene.lead >= 0 else 0.0  # the path ends at the lead
+            self._path(picture, camera, scene.lane, free, RED if danger else CALM)
             if scene.lane is not None:
                 _lane(picture, camera, scene.lane, scene.on, size)
         rows = np.argsort(result.tracks.xyxy[:, 3], kind="stable")  # the nearest last, on top
@@ -84,12 +86,12 @@ class Painter:
             cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), RED, 3 * size.line)
         return picture
 
-    def _path(self, picture: Picture, camera: Camera, lane: Lane | None, colour: Colour) -> None:
-        """The corridor ahead, bent with the lane: two lines, and a tint where the camera is known and not assumed."""
+    def _path(self, picture: Picture, camera: Camera, lane: Lane | None, top: float, colour: Colour) -> None:
+        """The corridor ahead, below row `top`: two lines, and a tint where the camera is known and not assumed."""
         height, width = picture.shape[:2]
-        if self._seen != (camera, height, width, lane):
-            self._seen = (camera, height, width, lane)
-            self._corridor = corridor(camera, width, height, lane)
+        if self._seen != (camera, height, width, lane, top):
+            self._seen = (camera, height, width, lane, top)
+            self._corridor = corridor(camera, width, height, lane, top)
         polygon = self._corridor
         if polygon is None:
             return
@@ -157,18 +159,20 @@ class _Size:
         self.text_height = cv2.getTextSize("0", FONT, self.scale, 1)[0][1]
 
 
-def corridor(camera: Camera, width: int, height: int, lane: Lane | None = None) -> NDArray[np.int32] | None:
+def corridor(
+    camera: Camera, width: int, height: int, lane: Lane | None = None, top: float = 0.0
+) -> NDArray[np.int32] | None:
     """The road that we are going to drive on, one car wide, as a polygon (N, 2) px: up its left side and down its right
-    one; bent with `lane` where both of its lines are known.
+    one, from row `top` on; bent with `lane` where both of its lines are known.
 
     None where the camera sees nothing of it. Flat ground as in Camera.ground, the other way round.
     """
-    forward = np.geomspace(*PATH_M, 12)
-    bend = lane.bend(forward) if lane is not None and lane.seen else np.zeros(12)
+    forward = np.geomspace(*PATH_M, 24)
+    bend = lane.bend(forward) if lane is not None and lane.seen else np.zeros(24)
     middle = bend - camera.lateral_m
     sides = [on_picture(camera, forward, middle + sign * HALF_WIDTH_M) for sign in (-1, 1)]
     v = sides[0][:, 1]
-    seen = (v >= 0) & (v < 2 * height) & np.isfinite(v)
+    seen = (v >= top) & (v < 2 * height) & np.isfinite(v)
     if seen.sum() < 2:
         return None
     polygon = np.concatenate([sides[0][seen], sides[1][seen][::-1]])
@@ -226,10 +230,10 @@ def _departure(picture: Picture, on: tuple[str, ...], size: _Size) -> None:
         )
 
 
-def _searched(picture: Picture, regions: F32 | None, size: _Size) -> None:
+def _searched(picture: Picture, regions: F32, size: _Size) -> None:
     """Where the detector looked in this frame (N, 4) px, faintly."""
-    for left, top, right, bottom in np.zeros((0, 4)) if regions is None else np.asarray(regions).round().astype(int):
-        cv2.rectangle(picture, (int(left), int(top)), (int(right), int(bottom)), (200, 200, 200), size.line)
+    for left, top, right, bottom in regions.round().astype(int).tolist():
+        cv2.rectangle(picture, (left, top), (right, bottom), (200, 200, 200), size.line)
 
 
 def _ttc_bar(picture: Picture, box: tuple[int, int, int], ttc_s: float, size: _Size) -> None:

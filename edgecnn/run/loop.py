@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from edgecnn.adas import (
     Camera,
-    LaneDepartureWarning,
     LaneDetector,
     Scene,
     SceneAnalysis,
@@ -71,7 +70,7 @@ class RunSettings:
     def of(cls, bundle: Bundle, **given: Any) -> RunSettings:
         """The recipe's `run` section, and over it what is given and not None."""
         known = {f.name for f in fields(cls)}
-        recipe = {name: value for name, value in dict(bundle.settings.get("run", {})).items() if name in known}
+        recipe = {name: v for name, v in dict(bundle.settings.get("run", {})).items() if name in known and v is not None}
         return cls(**{**recipe, **{name: value for name, value in given.items() if value is not None}})
 
 
@@ -163,14 +162,12 @@ class Pipeline:
             self._flow = FlowShift(size[0])
             self._analysis = SceneAnalysis(self._thresholds, self._given, size, classes=self._model.classes)
             self._lanes = LaneDetector(self._analysis.camera, known=self._given is not None)
-            self._departure = LaneDepartureWarning()
             self._schedule = Schedule(self._reduced(), self.camera, size)
         if cut:
             self._flow = FlowShift(size[0])
             self._tracker.reset()
             self._analysis.reset()
             self._lanes.reset()
-            self._departure.reset()
             if self._second:
                 self._second.reset()
             self._tracks, self._scene = Tracks.empty(), None
@@ -222,7 +219,6 @@ class Pipeline:
             frame=frame.index,
             lane=lane,
             vanishing=row if math.isfinite(row[0]) else None,
-            departures=self._departure.step(lane, frame.t_ns, frame.index, frame.speed_mps),
             speed_mps=frame.speed_mps,
             valid=not invalid,
         )

@@ -139,7 +139,7 @@ class Modes:
         s, held = self.settings, dict[str, int]()
         if len(self._recent) < FEWEST:
             return held
-        _, late, stale = (float(np.mean(column)) for column in zip(*self._recent, strict=True))
+        late, stale = (sum(frame[k] for frame in self._recent) / len(self._recent) for k in (1, 2))
         if stale > s.some:
             held["frames too old"] = WARN_OFF if stale > s.most else REDUCED
         if late > s.some:

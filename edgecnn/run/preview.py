@@ -12,6 +12,8 @@ import json
 import math
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -68,6 +70,18 @@ class Board:
         with self._change:
             came = self._change.wait_for(lambda: self._count > than, wait_s)
             return (self._jpeg if came else b""), self._count
+
+    @contextmanager
+    def watching(self) -> Iterator[bool]:
+        """Counts a client while it watches; False where there are too many already."""
+        with self._change:
+            free = self.clients < CLIENTS
+            self.clients += free
+        try:
+            yield free
+        finally:
+            with self._change:
+                self.clients -= free
 
     def json(self) -> dict[str, Any]:
         s, silent_s = self._status, time.monotonic() - self._at_s
@@ -171,29 +185,21 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _frame(self, board: Board) -> None:
-        board.clients += 1
-        try:
+        with board.watching():
             before = board.newer(-1, 0)[1]
             jpeg = board.newer(before, 1.0)[0] or board.newer(0, 0)[0]
-        finally:
-            board.clients -= 1
         self._answer(200 if jpeg else 503, "image/jpeg" if jpeg else "text/plain", jpeg or b"no picture yet\n")
 
     def _stream(self, board: Board) -> None:
-        if board.clients >= CLIENTS:
-            self._answer(503, "text/plain", b"too many watch already\n")
-            return
-        self._head(200, "multipart/x-mixed-replace; boundary=frame", None)
-        board.clients += 1
-        try:
+        with board.watching() as free:
+            if not free:
+                self._answer(503, "text/plain", b"too many watch already\n")
+                return
+            self._head(200, "multipart/x-mixed-replace; boundary=frame", None)
             seen = 0
-            while not self.server.closing:
+            while not self.server.closing:  # until it goes away, or takes nothing for PATIENCE_S: an OSError
                 jpeg, count = board.newer(seen, 0.5)
                 if jpeg:
                     seen = count
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     self.wfile.write(head.encode() + jpeg + b"\r\n")
-        except OSError:  # it went away, or took nothing for PATIENCE_S
-            self.close_connection = True
-        finally:
-            board.clients -= 1
