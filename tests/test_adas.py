@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from edgecnn.adas import Camera, Event, Scene, SceneAnalysis, SceneSettings, Schedule, ScheduleSettings
 from edgecnn.adas.memory import ById
-from edgecnn.adas.path import Path, Place, place
+from edgecnn.adas.path import Path, Place, beside, place
 from edgecnn.adas.ttc import Contact, TimeToCollision, TtcSettings, contact_time
 from edgecnn.errors import InputError
 from edgecnn.scene import Detections, Tracks
@@ -336,9 +336,9 @@ def test_a_pitched_camera_gets_back_the_point_it_was_shown(pitch: float, z: floa
 
 def placed(gap_m: float, right_m: float, *, drift_mps: float = 0.0, ttc_s: float = math.inf) -> Place:
     """One car straight ahead of us on a straight road."""
-    sideways = np.array([CAMERA.fx * drift_mps / gap_m])
-    box, gap, ttc = true_box(gap_m, right_m)[None], np.array([gap_m]), np.array([ttc_s])
-    return place(CAMERA, SETTINGS.path, Path(0.0), box, gap, sideways, np.zeros(1), ttc)
+    gap = np.array([gap_m])
+    aside, half = beside(CAMERA, Path(0.0), true_box(gap_m, right_m)[None], gap)
+    return place(SETTINGS.path, gap, aside, half, np.array([drift_mps]), np.array([ttc_s]))
 
 
 @pytest.mark.parametrize(("right_m", "inside"), [(0.0, True), (1.5, True), (1.7, False), (-3.5, False)])

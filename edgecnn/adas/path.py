@@ -54,10 +54,6 @@ class Path:
         bend = 0.5 * self.curvature * near * near + self.curvature * near * (forward_m - near)
         return np.asarray(self.side_m + self.slope * forward_m + bend)
 
-    def direction(self, forward_m: NDArray[Any]) -> F64:
-        """(N,) tangent of its direction there, against our car's."""
-        return np.asarray(self.slope + self.curvature * np.minimum(forward_m, self.reach_m))
-
 
 @dataclass(frozen=True)
 class Place:
@@ -71,39 +67,30 @@ class Place:
     near_path: Bool  # (N,) it reaches into a corridor that is wider by `lead_margin_m`, now
 
 
-def place(
-    camera: Camera,
-    settings: PathSettings,
-    path: Path,
-    xyxy: NDArray[Any],
-    forward_m: NDArray[Any],
-    sideways: NDArray[Any],
-    growth: NDArray[Any],
-    ttc_s: NDArray[Any],
-    length_m: NDArray[Any] | float = 0.0,
-) -> Place:
-    """Of boxes (N, 4) px at `forward_m` (N,), whose centres move `sideways` (N,) px/s, that grow by `growth` (N,) 1/s
-    (nan = unknown), are reached in `ttc_s` (N,) and are about `length_m` (N,) long.
-
-    X = (u - cx) Z / fx, so dX/dt = du/dt Z / fx + X dZ/dt / Z, and dZ/dt / Z = -growth.
-    """
-    boxes, on_road = np.asarray(xyxy, np.float64), np.isfinite(forward_m)
-    distance = np.where(on_road, forward_m, np.nan)
+def beside(
+    camera: Camera, path: Path, xyxy: NDArray[Any], forward_m: NDArray[Any], length_m: NDArray[Any] | float = 0.0
+) -> tuple[F64, F64]:
+    """Of boxes (N, 4) px at `forward_m` (N,), about `length_m` (N,) long: how far right of our path's middle their
+    middle stands (N,), and half of what is seen of them across (N,), m; nan = not on the road."""
+    boxes = np.asarray(xyxy, np.float64)
+    distance = np.where(np.isfinite(forward_m), forward_m, np.nan)
     left, right = (camera.turned(distance, (boxes[:, k] - camera.cx) / camera.fx * distance)[1] for k in (0, 2))
-    seen_middle = 0.5 * (left + right)
     # Beside us we look along a flank: the edge of the box next to our axis is its far end, not its near one.
     stretch = 1 + length_m / np.maximum(distance, 1.0)
     left, right = (
         np.where(left > 0, np.minimum(left * stretch, right), left),
         np.where(right < 0, np.maximum(right * stretch, left), right),
     )
-    middle, half = 0.5 * (left + right), 0.5 * (right - left)
-    aside = middle - path.right_m(distance)
-    nearing = np.nan_to_num(growth)
-    drift = sideways * distance / camera.fx - (seen_middle - path.direction(distance) * distance) * nearing
-    later = aside + np.minimum(ttc_s, settings.look_ahead_s) * drift
-    reach = settings.half_width_m + half
+    return 0.5 * (left + right) - path.right_m(distance), 0.5 * (right - left)
+
+
+def place(
+    settings: PathSettings, forward_m: NDArray[Any], aside_m: F64, half_m: F64, drift_mps: F64, ttc_s: NDArray[Any]
+) -> Place:
+    """What stands as `beside` says, moves `drift_mps` (N,) to the right of our path, and is reached in `ttc_s` (N,)."""
+    later = aside_m + np.minimum(ttc_s, settings.look_ahead_s) * drift_mps
+    reach = settings.half_width_m + half_m
     with np.errstate(invalid="ignore"):  # nan: not on the road
-        in_path = (np.abs(aside) < reach) & (np.abs(later) < reach)
-        near_path = np.abs(aside) < reach + settings.lead_margin_m
-    return Place(np.where(on_road, forward_m, np.inf), aside, half, drift, in_path, near_path)
+        in_path = (np.abs(aside_m) < reach) & (np.abs(later) < reach)
+        near_path = np.abs(aside_m) < reach + settings.lead_margin_m
+    return Place(np.where(np.isfinite(forward_m), forward_m, np.inf), aside_m, half_m, drift_mps, in_path, near_path)

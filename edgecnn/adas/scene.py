@@ -9,6 +9,7 @@ import numpy as np
 
 from edgecnn.adas.camera import Camera
 from edgecnn.adas.departure import LaneDepartureWarning
+from edgecnn.adas.drift import Drift
 from edgecnn.adas.ego import Ego
 from edgecnn.adas.event import Event
 from edgecnn.adas.fcw import fcw
@@ -17,7 +18,7 @@ from edgecnn.adas.horizon import Horizon
 from edgecnn.adas.kinds import CLASSES, Kinds
 from edgecnn.adas.lane import Lane
 from edgecnn.adas.latch import Latch, Moment
-from edgecnn.adas.path import Path, place
+from edgecnn.adas.path import Path, beside, place
 from edgecnn.adas.pedestrian import arrival_s, pedestrian
 from edgecnn.adas.thresholds import SceneSettings
 from edgecnn.adas.ttc import TimeToCollision
@@ -70,6 +71,7 @@ class SceneAnalysis:
             "pedestrian": Latch(s.pedestrian.on_detections, s.pedestrian.calm_s),
             "headway": Latch(s.headway.on_detections, s.headway.calm_s),
         }
+        self._drift = Drift(s.drift)
         self._departure = LaneDepartureWarning(s.departure, self.camera.lateral_m)
         self._frame = -1
         self.speed_known = False  # our own speed was told of at least once; without it there is no headway warning
@@ -81,6 +83,7 @@ class SceneAnalysis:
         self._ego.reset()
         for latch in (self._lead, *self._latches.values()):
             latch.reset()
+        self._drift.reset()
         self._departure.reset()
 
     def step(
@@ -118,11 +121,13 @@ class SceneAnalysis:
         forward, bumper = ranges.forward_m, self.camera.bumper_m
         self._ego.step(speed_mps, t.now_s)
         self.speed_known |= math.isfinite(self._ego.speed_mps)
-        contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego)
+        contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego, tracks.score)
         contact = contact.touching(bumper / np.maximum(forward, 2 * abs(bumper) + 0.1))
         path = Path.of(self.camera, lane, speed_mps=speed_mps, yaw_rate_rps=yaw_rate_rps)
-        sideways, ttc_s = tracks.velocity[:, 0], contact.ttc_s
-        where = place(self.camera, s.path, path, xyxy, forward, sideways, contact.growth, ttc_s, kinds.length_m[label])
+        ttc_s, seen = contact.ttc_s, ~np.isnan(measured).any(axis=1)
+        aside, half = beside(self.camera, path, xyxy, forward, kinds.length_m[label])
+        drift = self._drift.step(tracks.id, aside, forward, seen, t.now_s)
+        where = place(s.path, forward, aside, half, drift, ttc_s)
 
         gap = forward - bumper
         leading = self._lead.step(tracks, where.in_path & kinds.vehicle[label], where.near_path, t).on
@@ -132,7 +137,7 @@ class SceneAnalysis:
         at_risk = (kinds.person | kinds.two_wheeler)[label]
         time_s = arrival_s(contact, gap, kinds.person[label], self._ego)
         reasons = {
-            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path, self._ego),
+            "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path, tracks.score, self._ego),
             "pedestrian": pedestrian(s.pedestrian, where, time_s, at_risk, tracks.age_s, self._ego),
             "headway": (close, still_close),
         }

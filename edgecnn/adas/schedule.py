@@ -25,6 +25,7 @@ Kind = Literal["frame", "regions"]
 BOTH: frozenset[Kind] = frozenset(("frame", "regions"))
 _PRICE = 8.0  # worth that the multiply-adds of a whole frame must bring while the budget is kept to
 _URGENT = 3.0  # worth of what is in the path and near contact, beside its own
+_AHEAD = 3.0  # by which what is in the path is worth more than what is beside it: its growth is measured
 _STEP = 0.5  # whole frames
 _MOST = 2.0  # whole frames: more is not saved up
 
@@ -120,7 +121,7 @@ class Schedule:
         unseen_s = np.concatenate([tracks.missed * elapsed_s, self._unseen_s])
         worth = 1 - np.exp(-unseen_s / s.forget_s)
         if scene is not None:
-            worth[: len(tracks)] *= 1 + scene.in_path
+            worth[: len(tracks)] *= 1 + _AHEAD * scene.in_path
             worth[: len(tracks)] += _URGENT * (scene.in_path & (scene.ttc_s < s.closing_s))
         worth[len(tracks) :] *= self._weight
         boxes, misses = hidden

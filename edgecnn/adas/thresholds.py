@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgecnn.adas.departure import DepartureSettings
+from edgecnn.adas.drift import DriftSettings
 from edgecnn.adas.fcw import FcwSettings
 from edgecnn.adas.headway import HeadwaySettings
 from edgecnn.adas.horizon import RangeSettings
@@ -25,6 +26,7 @@ SECTIONS: Mapping[str, Any] = {
     "ttc": TtcSettings,
     "range": RangeSettings,
     "path": PathSettings,
+    "drift": DriftSettings,
     "fcw": FcwSettings,
     "headway": HeadwaySettings,
     "pedestrian": PedestrianSettings,
@@ -40,6 +42,7 @@ class SceneSettings:
     ttc: TtcSettings
     range: RangeSettings
     path: PathSettings
+    drift: DriftSettings
     fcw: FcwSettings
     headway: HeadwaySettings
     pedestrian: PedestrianSettings

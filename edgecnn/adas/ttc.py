@@ -1,10 +1,13 @@
-"""Time to collision of every track from how fast it grows, braking included, without distance or speed.
+"""Time to collision of every track from how fast it grows, braking included.
 
-The inverse of an object's size in the picture is proportional to its distance Z, so over a short window
-y(t) = size(0) / size(t) = c0 + c1 t + c2 t² holds exactly for a constant relative acceleration, with t = 0 now.
-Contact is the first t > 0 with y(t) = 0. In terms of T_m = -c0 / c1 (the time to contact at constant closing speed) and
+An object's size in the picture is inversely proportional to its distance Z, so ln(size) measures ln(1 / Z) up to a
+constant, and the ratio of distance to closing speed needs no constant at all. A Kalman filter a track holds Z (in metres
+if the object were `size_m` large), the object's own speed and acceleration (Singer's model: accelerations fade), and the
+error of its box, which lasts: two detections 0.04 s apart are no two opinions. Contact is the first t > 0 at which
+c0 + c1 t + c2 t² = 0, with c0 = 1 now. In terms of T_m = -c0 / c1 (the time to contact at constant closing speed) and
 C = dT_m/dt + 1 = 2 c0 c2 / c1² that is T = T_m (1 - sqrt(1 - 2C)) / C: Dagan, Mano, Stein and Shashua, "Forward
-Collision Warning with a Single Camera", IEEE IV 2004.
+Collision Warning with a Single Camera", IEEE IV 2004. Filter: Bar-Shalom, Li and Kirubarajan, "Estimation with
+Applications to Tracking and Navigation", 2001, sections 8.2 (coloured measurement noise) and 8.3 (Singer).
 """
 
 from __future__ import annotations
@@ -22,38 +25,37 @@ from edgecnn.adas.memory import ById
 from edgecnn.scene import F32, I64, Bool
 
 F64 = NDArray[np.float64]
-_HANKEL = np.add.outer(np.arange(3), np.arange(3))  # which power of t stands where in the normal equations
+FAR, SPEED, ACCELERATION, ERROR = range(4)  # of the state: m, m/s, m/s², of ln(size)
+_LONGEST_S = 1.0  # between two frames: a longer gap tells no more
 
 
 @dataclass(frozen=True)
 class TtcSettings:
-    window_s: float = field(metadata=within(0.2, 10))  # of measurements that the fit looks at
-    kept_boxes: int = field(metadata=within(4, 1000))  # measurements kept a track
-    least_boxes: float = field(metadata=within(3, 100))  # measurements before there is an estimate ...
+    forget_s: float = field(metadata=within(0.2, 10))  # a track not detected for so long starts anew
+    least_boxes: float = field(metadata=within(2, 100))  # before there is an estimate ...
     least_s: float = field(metadata=within(0, 5))  # ... and the time that they span
-    noise_px: float = field(metadata=within(0.01, 20))  # expected deviation of a side of a detected box ...
-    noise_ratio: float = field(metadata=within(0, 0.5))  # ... together with this share of the side
-    other_side_ratio: float = field(metadata=within(1, 100))  # of the deviation of a vehicle's height to its width's
-    alike_s: float = field(metadata=within(0, 5))  # errors of boxes nearer in time than this are much the same
-    noise_boxes: float = field(
-        metadata=within(0, 100)
-    )  # all that counts as much as so many residuals, which correct it
-    acceleration_mps2: float = field(metadata=within(0.01, 20))  # expected deviation of the relative acceleration: ...
-    size_m: float = field(metadata=within(0.1, 10))  # ... of an object of this size sqrt(wh): together they bound c2
-    closing_ratio: float = field(
-        metadata=within(0, 2)
-    )  # expected closing speed, share of our own, where it is known ...
+    lasting_ratio: float = field(metadata=within(0.001, 1))  # deviation of a size, its share that lasts ...
+    lasting_s: float = field(metadata=within(0.001, 5))  # ... for about so long
+    side_ratio: float = field(metadata=within(0.001, 1))  # deviation of a side that is new in every detection ...
+    doubt_ratio: float = field(metadata=within(0, 10))  # ... times exp(this × (1 - score)) ...
+    side_px: float = field(metadata=within(0, 20))  # ... and at least this
+    other_side_ratio: float = field(metadata=within(1, 100))  # of a vehicle's height to its width
+    outlier_sigmas: float = field(metadata=within(1, 100))  # a size farther off than this is believed less
+    acceleration_mps2: float = field(metadata=within(0.01, 20))  # deviation of an object's acceleration ...
+    acceleration_s: float = field(metadata=within(0.05, 60))  # ... that lasts for about so long
+    size_m: float = field(metadata=within(0.1, 10))  # of an object, sqrt(wh)
+    closing_ratio: float = field(metadata=within(0, 2))  # expected closing speed of a new one, share of our own ...
     closing_spread_ratio: float = field(metadata=within(0.05, 100))  # ... and its deviation ...
     least_mps: float = field(metadata=within(0.1, 30))  # ... of this own speed at least
-    braking_ratio: float = field(metadata=within(0, 1))  # share of our own braking that the relative acceleration shows
+    closing_mps: float = field(metadata=within(0.1, 100))  # deviation where our own speed is not known
     border_px: float = field(metadata=within(0, 50))  # a box this close to the picture's edge is cut off by it
 
 
 @dataclass(frozen=True)
 class Contact:
-    """The fit of N tracks, and what follows from it; rows not `known` are too young."""
+    """The motion of N tracks, and what follows from it; rows not `known` are too young."""
 
-    c: F64  # (N, 3) c0, c1, c2; c0 is about 1
+    c: F64  # (N, 3) c0, c1, c2; c0 is 1
     covariance: F64  # (N, 3, 3)
     known: Bool  # (N,)
     touch: F64 | float = 0.0  # (N,) y at contact: 0 at the camera, (bumper's distance) / (distance now) at our bumper
@@ -85,7 +87,7 @@ class Contact:
     def surely_within(self, seconds: float) -> F64:
         """(N,) by how many standard deviations y is below `touch` after `seconds`: how sure contact is by then.
 
-        y(t) is linear in the fit, so its error is Gaussian; that of the time to collision, a quotient, is not.
+        y(t) is linear in the state, so its error is Gaussian; that of the time to collision, a quotient, is not.
         """
         t = np.full(len(self.c), seconds)
         y = self.c @ np.array([1.0, seconds, seconds * seconds]) - self.touch
@@ -118,94 +120,128 @@ class TimeToCollision:
         self.reset()
 
     def reset(self) -> None:
-        past = np.full((3, self.settings.kept_boxes), np.nan)  # time, log_size, sigma; the newest last
-        self._memory = ById(past=past, log_side=np.zeros(2), whole=np.zeros(2, bool))
+        self._memory = ById(
+            state=np.zeros(4),
+            covariance=np.zeros((4, 4)),
+            log_side=np.zeros(2),
+            whole=np.zeros(2, bool),
+            log_size=np.nan,
+            boxes=0,
+            born_s=np.nan,
+            seen_s=-np.inf,
+        )
+        self._now_s: float | None = None
+        self._own_mps = 0.0  # that the speeds in the state are told beside; 0 while ours is not known
 
-    def step(self, ids: I64, measured: F32, now_s: float, tall: Bool | None = None, ego: Ego | None = None) -> Contact:
+    def step(
+        self,
+        ids: I64,
+        measured: F32,
+        now_s: float,
+        tall: Bool | None = None,
+        ego: Ego | None = None,
+        score: F32 | None = None,
+    ) -> Contact:
         """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now.
 
         `tall` (N,): whose height is the better measure than the width (of a person, that swings with the gait).
-        `ego`: where our speed is known, it bounds how fast anything that does not come towards us can close in.
+        `ego`: our speed; where it is not known, an object's speed is told beside it. `score` (N,) of the detections: a
+        box of a poor one is a poor measure; without it all are taken to be sure.
         """
+        elapsed_s = 0.0 if self._now_s is None else min(max(now_s - self._now_s, 0.0), _LONGEST_S)
+        self._now_s = now_s
+        self._predict(elapsed_s, math.nan if ego is None else ego.speed_mps)
         seen = ~np.isnan(measured).any(axis=1)
-        of_tall = np.zeros(len(ids), bool) if tall is None else tall
         if seen.any():
-            self._record(ids[seen], measured[seen].astype(np.float64), of_tall[seen], now_s)
+            of_tall = np.zeros(len(ids), bool) if tall is None else tall
+            sure = np.ones(len(ids)) if score is None else score.astype(np.float64)
+            self._record(ids[seen], measured[seen].astype(np.float64), of_tall[seen], sure[seen], now_s)
         rows = self._memory.rows(ids)
-        contact = self._fit(rows, now_s, ego or Ego())
-        age = now_s - self._memory["past"][:, 0, -1]
-        self._memory.keep(age <= self.settings.window_s)
+        contact = self._contact(rows)
+        self._memory.keep(now_s - self._memory["seen_s"] <= self.settings.forget_s)
         return contact
 
-    def _record(self, ids: I64, boxes: F64, tall: Bool, now_s: float) -> None:
+    def _predict(self, dt: float, own_mps: float) -> None:
+        s, x, p = self.settings, self._memory["state"], self._memory["covariance"]
+        own_mps = own_mps if math.isfinite(own_mps) else 0.0
+        if (own_mps == 0) != (self._own_mps == 0):  # known from now on, or no longer
+            x[:, SPEED] += own_mps - self._own_mps
+        self._own_mps = own_mps
+        fading, lasting = math.exp(-dt / s.acceleration_s), math.exp(-dt / s.lasting_s)
+        f = np.eye(4)
+        f[FAR, SPEED], f[FAR, ACCELERATION], f[SPEED, ACCELERATION] = dt, dt * dt / 2, dt
+        f[ACCELERATION, ACCELERATION], f[ERROR, ERROR] = fading, lasting
+        x[:] = x @ f.T
+        x[:, FAR] = np.maximum(x[:, FAR] - own_mps * dt, 0.1)
+        noise = np.zeros((4, 4))
+        noise[ACCELERATION, ACCELERATION] = s.acceleration_mps2**2 * (1 - fading**2)
+        noise[ERROR, ERROR] = s.lasting_ratio**2 * (1 - lasting**2)
+        p[:] = f @ p @ f.T + noise
+
+    def _record(self, ids: I64, boxes: F64, tall: Bool, score: F64, now_s: float) -> None:
         """One more size a track. A side cut off by the picture's edge says nothing: then the other counts alone."""
         s, memory = self.settings, self._memory
         side = np.maximum(boxes[:, 2:] - boxes[:, :2], 1.0)
         limit = np.array([self._width, self._height]) - s.border_px
         whole = (boxes[:, :2] > s.border_px) & (boxes[:, 2:] < limit)  # (N, 2) width, height
         rows = memory.rows(ids)
-        newest = memory["past"][rows, :, -1]
-        first = np.isnan(newest[:, 0])
+        first = np.isnan(memory["log_size"][rows])
         log_side = np.log(side)
         usable = whole & (memory["whole"][rows] | first[:, None])
         worse = np.where(np.stack([tall, ~tall], axis=1), s.other_side_ratio, 1.0)
-        variance = (np.square(s.noise_px / side) + s.noise_ratio**2) * worse**2
-        weight = np.where(usable, 1 / variance, 0.0)
+        sigma = worse * np.hypot(s.side_px / side, (s.side_ratio * np.exp(s.doubt_ratio * (1 - score)))[:, None])
+        weight = np.where(usable, 1 / np.square(sigma), 0.0)
         total = weight.sum(axis=1)
-        share = weight / np.maximum(total, 1e-9)[:, None]
-        change = share * (log_side - np.where(first[:, None], 0, memory["log_side"][rows]))
-        before = np.where(first, 0, newest[:, 1])
-        log_size = before + change.sum(axis=1)
-        elapsed = np.where(first, 1e9, now_s - newest[:, 0])
-        fresh = elapsed / (elapsed + s.alike_s)
-        good = total > 0  # no side to measure: the next increment starts from here, and nothing is recorded
-        sigma = np.sqrt(1 / np.maximum(total * fresh, 1e-9))
+        change = weight * (log_side - np.where(first[:, None], 0, memory["log_side"][rows]))
+        change = change.sum(axis=1) / np.maximum(total, 1e-9)
         memory["log_side"][rows], memory["whole"][rows] = log_side, whole
-        at = rows[good]
-        memory["past"][at, :, :-1] = memory["past"][at, :, 1:]
-        memory["past"][at, :, -1] = np.stack([np.full(len(rows), now_s), log_size, sigma], axis=1)[good]
+        good = total > 0  # no side to measure: the next increment starts from here, and nothing is recorded
+        at, new = rows[good], first[good]
+        log_size = np.where(new, 0, memory["log_size"][at]) + change[good]
+        memory["log_size"][at] = log_size
+        self._begin(at[new], log_size[new], now_s)
+        self._update(at, log_size, 1 / np.sqrt(total[good]))
+        memory["boxes"][at] += 1
+        memory["seen_s"][at] = now_s
 
-    def _fit(self, rows: I64, now_s: float, ego: Ego) -> Contact:
-        """Weighted least squares of the quadratic, with a prior on c1 and c2; then once more with outliers weakened."""
-        s, n, past = self.settings, len(rows), self._memory["past"][rows]
-        time = past[:, 0] - now_s
-        used = time >= -s.window_s
-        t, log_size, sigma = np.where(used, time, 0.0), np.where(used, past[:, 1], 0.0), np.where(used, past[:, 2], 1.0)
-        y = np.exp(log_size[:, -1:] - log_size)
-        power = np.empty((len(rows), 5, t.shape[1]))  # 1, t, ... t⁴: the normal equations hold their weighted sums
-        power[:, 0], power[:, 1] = 1.0, t
-        for k in (2, 3, 4):
-            np.multiply(power[:, k - 1], t, out=power[:, k])
-        # c2 = a / 2Z, and Z = focal length × size in metres / size in px.
-        size_px = np.exp(0.5 * self._memory["log_side"][rows].sum(axis=1))
-        near = size_px / (self._focal_px * s.size_m)  # 1 / Z
-        mean, likely = np.zeros((n, 3)), np.full((n, 3), 1e3)
-        likely[:, 2] = 0.5 * s.acceleration_mps2 * near
-        if math.isfinite(ego.speed_mps):  # c1 = -closing speed / Z
-            speed = max(ego.speed_mps, s.least_mps)
-            mean[:, 1], likely[:, 1] = -s.closing_ratio * speed * near, s.closing_spread_ratio * speed * near
-            mean[:, 2] = -0.5 * s.braking_ratio * ego.acceleration_mps2 * near
-        prior = np.zeros((n, 3, 3))
-        prior[:, [0, 1, 2], [0, 1, 2]] = likely**-2
-        pull_to_mean = mean / likely**2
+    def _begin(self, rows: I64, log_size: F64, now_s: float) -> None:
+        s, memory = self.settings, self._memory
+        far = self._focal_px * s.size_m * np.exp(-log_size)
+        own = max(self._own_mps, s.least_mps) if self._own_mps else 0.0
+        spread = s.closing_spread_ratio * own if own else s.closing_mps
+        memory["state"][rows] = np.stack(
+            [far, np.full(len(rows), self._own_mps - s.closing_ratio * own), 0 * far, 0 * far], axis=1
+        )
+        variance = np.tile(np.square([0.0, spread, s.acceleration_mps2, s.lasting_ratio]), (len(rows), 1))
+        variance[:, FAR] = np.square(far)
+        memory["covariance"][rows] = variance[:, :, None] * np.eye(4)
+        memory["born_s"][rows] = now_s
 
-        def solve(weight: F64) -> tuple[F64, F64]:
-            normal = (power @ weight[..., None])[:, _HANKEL, 0]
-            covariance = np.asarray(np.linalg.inv(normal + prior), np.float64)
-            moment = (power[:, :3] @ (weight * y)[..., None])[..., 0] + pull_to_mean
-            return (covariance @ moment[..., None])[..., 0], covariance
+    def _update(self, rows: I64, log_size: F64, sigma: F64) -> None:
+        """Extended Kalman update by ln(size) = ln(f size_m) - ln Z + error, with deviations `sigma` (N,)."""
+        s, memory = self.settings, self._memory
+        x, p = memory["state"][rows], memory["covariance"][rows]
+        h = np.zeros((len(rows), 4))
+        h[:, FAR], h[:, ERROR] = -1 / x[:, FAR], 1.0
+        innovation = log_size - math.log(self._focal_px * s.size_m) + np.log(x[:, FAR]) - x[:, ERROR]
+        ph = (p @ h[..., None])[..., 0]
+        own = (h * ph).sum(axis=1)
+        noise = np.square(sigma)
+        # An outlier's noise is raised until it lies `outlier_sigmas` off, so that it pulls no harder.
+        noise = np.maximum(noise, np.square(innovation / s.outlier_sigmas) - own)
+        gain = ph / (own + noise)[:, None]
+        x = x + gain * innovation[:, None]
+        x[:, FAR] = np.maximum(x[:, FAR], 0.1)
+        memory["state"][rows] = x
+        memory["covariance"][rows] = p - gain[:, :, None] * ph[:, None, :]
 
-        weight = used / np.square(y * sigma)
-        c, _ = solve(weight)
-        count = used.sum(axis=1)
-        pull = np.abs(y - (c[:, None] @ power[:, :3])[:, 0]) * np.sqrt(weight)
-        spread = ((pull * pull).sum(axis=1) + s.noise_boxes) / (np.maximum(count - 2, 0) + s.noise_boxes)
-        huber = np.maximum(1, pull / (2 * np.sqrt(spread))[:, None])
-        c, covariance = solve(weight / (huber * spread[:, None]))
-        c[:, 0] = np.maximum(c[:, 0], 1e-3)
-        oldest = t.min(axis=1, initial=0.0)
-        known = (count >= s.least_boxes) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
-        c[:, 0] = np.maximum(c[:, 0], 1e-3)
-        oldest = t.min(axis=1, initial=0.0)
-        known = (count >= s.least_boxes) & (time[:, -1] - oldest >= s.least_s)  # nan: never measured
-        return Contact(c, covariance, known)
+    def _contact(self, rows: I64) -> Contact:
+        s, memory = self.settings, self._memory
+        x, p = memory["state"][rows], memory["covariance"][rows]
+        known = (memory["boxes"][rows] >= s.least_boxes) & (
+            memory["seen_s"][rows] - memory["born_s"][rows] >= s.least_s
+        )
+        far = np.maximum(x[:, FAR], 0.1)
+        c = np.stack([np.ones(len(rows)), (x[:, SPEED] - self._own_mps) / far, x[:, ACCELERATION] / (2 * far)], axis=1)
+        scale = np.array([1.0, 1.0, 0.5]) / far[:, None]
+        return Contact(c, p[:, :3, :3] * scale[:, :, None] * scale[:, None, :], known)
