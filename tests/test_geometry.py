@@ -14,13 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecnn.adas import Camera, Lane, SceneSettings
+from edgecnn.adas.drift import Drift
 from edgecnn.adas.horizon import Horizon, Ranges
 from edgecnn.adas.kinds import CLASSES, Kinds
 from edgecnn.adas.path import Path as Way
-from edgecnn.adas.path import place
+from edgecnn.adas.path import beside, place
 from edgecnn.cli.camera import read_camera
 from edgecnn.errors import InputError
 
+FPS = 25.0
 SIZE = (1280, 720)
 CAMERA = Camera(740.0, 740.0, 640.0, 360.0, height_m=1.2, size=SIZE)
 SETTINGS = SceneSettings.read()
@@ -234,9 +236,9 @@ def test_the_error_bar_is_honest_where_the_assumptions_hold() -> None:
 
 
 def in_path(way: Way, gap_m: float, right_m: float) -> bool:
-    zero = np.zeros(1)
-    where = place(CAMERA, SETTINGS.path, way, rear(gap_m, right_m)[None], np.array([gap_m]), zero, zero, zero + np.inf)
-    return bool(where.in_path[0])
+    gap, zero = np.array([gap_m]), np.zeros(1)
+    aside, half = beside(CAMERA, way, rear(gap_m, right_m)[None], gap)
+    return bool(place(SETTINGS.path, gap, aside, half, zero, zero + np.inf).in_path[0])
 
 
 BEND = Lane(-1.75, 1.75, 0.0, 1 / 200, 60.0)  # 4 m to the right at 40 m
@@ -259,11 +261,32 @@ def test_the_corridor_is_the_cars_and_not_the_cameras() -> None:
 
 
 def test_a_car_that_keeps_to_a_bent_lane_does_not_drift_off_the_path() -> None:
-    way = Way.of(CAMERA, BEND, speed_mps=20, yaw_rate_rps=math.nan)
-    gap, closing = 40.0, 8.0  # right = gap² / 400, so it moves left by closing × gap / 200
-    x0, x1 = (640 + 740 * g / 400 for g in (gap, gap - 0.01 * closing))
-    sideways, growth = np.array([(x1 - x0) / 0.01]), np.array([closing / gap])
-    box = rear(gap, 4.0)[None]
-    where = place(CAMERA, SETTINGS.path, way, box, np.array([gap]), sideways, growth, np.array([gap / closing]))
-    assert where.drift_mps[0] == pytest.approx(0, abs=0.02)
-    assert where.in_path[0]
+    way, drift = Way.of(CAMERA, BEND, speed_mps=20, yaw_rate_rps=math.nan), Drift(SETTINGS.drift)
+    for k in range(50):
+        gap = np.array([40 - 8 * k / FPS])
+        aside, half = beside(CAMERA, way, rear(gap[0], gap[0] ** 2 / 400)[None], gap)
+        moving = drift.step(np.array([1]), aside, gap, np.ones(1, bool), k / FPS)
+    assert aside[0] == pytest.approx(0, abs=0.01) and moving[0] == pytest.approx(0, abs=0.02)
+    assert place(SETTINGS.path, gap, aside, half, moving, gap / 8).in_path[0]
+
+
+def test_drift_is_found_and_its_error_falls_with_time() -> None:
+    """400 tracks that move 1 m/s to the left, where each is seen 0.15 m off; the deviation is that of a line's slope,
+    sigma / (dt sqrt(n³ / 12)), as long as the motion's own noise is small."""
+    random, settings = np.random.default_rng(5), replace(SETTINGS.drift, noise_rad=0.0, acceleration_mps2=0.01)
+    drift, ids, far = Drift(settings), np.arange(400), np.full(400, 20.0)
+    for k in range(25):
+        aside = 3 - k / FPS + random.normal(0, settings.noise_m, 400)
+        moving = drift.step(ids, aside, far, np.ones(400, bool), k / FPS)
+    assert moving.mean() == pytest.approx(-1, abs=0.05)
+    assert moving.std() == pytest.approx(settings.noise_m * FPS / math.sqrt(25**3 / 12), rel=0.15)
+
+
+def test_a_track_that_was_not_measured_for_long_starts_anew() -> None:
+    drift, one, far = Drift(SETTINGS.drift), np.array([3]), np.array([20.0])
+    for k in range(20):
+        moving = drift.step(one, np.array([0.1 * k]), far, np.ones(1, bool), k / FPS)
+    assert moving[0] > 1
+    later = 20 / FPS + SETTINGS.drift.forget_s + 0.1
+    assert drift.step(one, np.array([5.0]), far, np.zeros(1, bool), later)[0] == 0
+    assert drift.step(one, np.array([5.0]), far, np.ones(1, bool), later + 1 / FPS)[0] == 0

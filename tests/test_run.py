@@ -25,7 +25,7 @@ from edgecnn.doctor import Check, doctor, int8_gain
 from edgecnn.errors import InputError, ModelError
 from edgecnn.run import Pipeline, RunSettings, Source, open_source, run
 from edgecnn.run.draw import Painter, corridor
-from edgecnn.run.loop import loop, reduced
+from edgecnn.run.loop import reduced
 from edgecnn.run.modes import Status
 from edgecnn.run.readers import VideoReader, redact
 from edgecnn.run.sinks import EventSink, VideoSink
@@ -398,11 +398,19 @@ def test_a_recording_takes_the_place_of_the_network(bundle: Bundle, tmp_path: Pa
     settings = RunSettings(detect_every=3, threads=1)
     recorder = Recorder(open_backend(bundle, "fp32", threads=1))
     with open_source(str(path)) as source:
-        first = [r.tracks for r in loop(source, Pipeline(MODEL, recorder, settings, fps=FPS))]
+        first = [
+            pipeline.step(frame).tracks
+            for pipeline in (Pipeline(MODEL, recorder, settings, fps=FPS),)
+            for frame in source
+        ]
     recorder.save(tmp_path / "answers.npz")
     replay = Replay(tmp_path / "answers.npz", MODEL)
     with open_source(str(path)) as source:
-        again = [r.tracks for r in loop(source, Pipeline(MODEL, replay, settings, fps=FPS))]
+        again = [
+            pipeline.step(frame).tracks
+            for pipeline in (Pipeline(MODEL, replay, settings, fps=FPS),)
+            for frame in source
+        ]
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.xyxy, b.xyxy)
         np.testing.assert_array_equal(a.id, b.id)

@@ -290,7 +290,7 @@ def test_a_file_may_hold_what_differs_only(tmp_path: Path) -> None:
         ('{"fcw": {"on_s": NaN}}', "fcw.on_s is nan"),
         ('{"headway": {"on_s": "1"}}', "headway.on_s is '1'"),
         ('{"headway": {"on_s": 2, "off_s": 1}}', "off_s of at least on_s"),
-        ('{"ttc": {"kept_boxes": 10.5}}', "a whole number"),
+        ('{"departure": {"on_frames": 1.5}}', "a whole number"),
         ('{"kinds": {"car": {"names": "car"}}}', "a list of names"),
         ('{"kinds": {"cat": {}}}', "kinds has the key 'cat'"),
     ],

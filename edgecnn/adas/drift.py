@@ -1,20 +1,22 @@
 """How fast objects move across our path: a Kalman filter a track on where they stand beside it.
 
-Not from the box's speed in the picture, in which the camera's own turning and shaking lie: where an object stands is told
-beside a lane that turns and shakes with it.
+Not from the box's speed in the picture, in which the camera's own turning and shaking lie: where an object stands is
+told beside a lane that turns and shakes with it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.adas.bounds import within
 from edgecnn.adas.camera import F64
 from edgecnn.adas.memory import ById
-from edgecnn.scene import I64, Bool
+from edgecnn.scene import I64
 
 _LONGEST_S = 1.0  # between two frames: a longer gap tells no more
 
@@ -39,7 +41,7 @@ class Drift:
         self._memory = ById(state=np.zeros(2), covariance=np.zeros((2, 2)), seen_s=-math.inf)
         self._now_s: float | None = None
 
-    def step(self, ids: I64, aside_m: F64, forward_m: F64, measured: Bool, now_s: float) -> F64:
+    def step(self, ids: I64, aside_m: F64, forward_m: F64, measured: NDArray[Any], now_s: float) -> F64:
         """(N,) m/s by which the tracks `ids` (N,) move right of our path; 0 where nothing is known yet.
 
         They stand `aside_m` (N,) right of it, `forward_m` (N,) ahead, where `measured` (N,) now.
@@ -57,9 +59,8 @@ class Drift:
         variance = np.square(np.hypot(s.noise_m, s.noise_rad * forward_m[good]))
         new = now_s - memory["seen_s"][at] > s.forget_s
         memory["state"][at[new]] = np.stack([aside[new], np.zeros(new.sum())], axis=1)
-        memory["covariance"][at[new]] = np.diag([0.0, s.speed_mps**2]) + np.multiply.outer(
-            variance[new], np.diag([1, 0])
-        )
+        memory["covariance"][at[new]] = np.diag([0.0, s.speed_mps**2])
+        memory["covariance"][at[new], 0, 0] = variance[new]
         old, aside, variance = at[~new], aside[~new], variance[~new]
         gain = memory["covariance"][old][:, :, 0] / (memory["covariance"][old][:, 0, 0] + variance)[:, None]
         memory["state"][old] += gain * (aside - memory["state"][old][:, 0])[:, None]

@@ -124,7 +124,7 @@ class SceneAnalysis:
         contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego, tracks.score)
         contact = contact.touching(bumper / np.maximum(forward, 2 * abs(bumper) + 0.1))
         path = Path.of(self.camera, lane, speed_mps=speed_mps, yaw_rate_rps=yaw_rate_rps)
-        ttc_s, seen = contact.ttc_s, ~np.isnan(measured).any(axis=1)
+        ttc_s, seen = contact.ttc_s, np.asarray(np.isfinite(measured).all(axis=1))
         aside, half = beside(self.camera, path, xyxy, forward, kinds.length_m[label])
         drift = self._drift.step(tracks.id, aside, forward, seen, t.now_s)
         where = place(s.path, forward, aside, half, drift, ttc_s)

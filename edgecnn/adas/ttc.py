@@ -1,12 +1,15 @@
 """Time to collision of every track from how fast it grows, braking included.
 
-An object's size in the picture is inversely proportional to its distance Z, so ln(size) measures ln(1 / Z) up to a
-constant, and the ratio of distance to closing speed needs no constant at all. A Kalman filter a track holds Z (in metres
-if the object were `size_m` large), the object's own speed and acceleration (Singer's model: accelerations fade), and the
-error of its box, which lasts: two detections 0.04 s apart are no two opinions. Contact is the first t > 0 at which
-c0 + c1 t + c2 t² = 0, with c0 = 1 now. In terms of T_m = -c0 / c1 (the time to contact at constant closing speed) and
-C = dT_m/dt + 1 = 2 c0 c2 / c1² that is T = T_m (1 - sqrt(1 - 2C)) / C: Dagan, Mano, Stein and Shashua, "Forward
-Collision Warning with a Single Camera", IEEE IV 2004. Filter: Bar-Shalom, Li and Kirubarajan, "Estimation with
+An object's size in the picture is inversely proportional to its distance Z, so ln(size) measures -ln Z up to a
+constant, and the ratio of distance to closing speed needs no constant at all. A Kalman filter a track holds Z (in
+metres, if the object were `size_m` large), the object's own speed and acceleration (Singer's model: accelerations
+fade), and the part of the size's error that lasts. What is new in each detection's error is the larger the less sure
+the detector was.
+
+Contact is the first t > 0 at which c0 + c1 t + c2 t² = 0, with c0 = 1 now. In terms of T_m = -c0 / c1 (the time to
+contact at constant closing speed) and C = dT_m/dt + 1 = 2 c0 c2 / c1² that is T = T_m (1 - sqrt(1 - 2C)) / C: Dagan,
+Mano, Stein and Shashua, "Forward Collision Warning with a Single Camera", IEEE IV 2004.
+Filter: Bar-Shalom, Li and Kirubarajan, "Estimation with
 Applications to Tracking and Navigation", 2001, sections 8.2 (coloured measurement noise) and 8.3 (Singer).
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -31,7 +31,6 @@ from edgecnn.run.deadline import TimeBudget
 from edgecnn.run.health import nonsense
 from edgecnn.run.regions import RegionDetector
 from edgecnn.run.second import SecondStage
-from edgecnn.run.sources import Source
 from edgecnn.run.timing import Laps
 from edgecnn.scene import F32, Detections, Frame, Picture, Tracks
 from edgecnn.track.cuts import CutDetector
@@ -278,15 +277,6 @@ def planned(model: ModelSpec, settings: RunSettings) -> ScheduleSettings:
     height, width = model.regions
     cost = height * width / (model.height * model.width)
     return replace(plan, canvas=(width, height), cost=cost, budget=settings.budget)
-
-
-def loop(frames: Iterable[Frame], pipeline: Pipeline) -> Iterator[FrameResult]:
-    """Every frame through the pipeline. With a Source, its decoding time is in `ns` as well."""
-    for frame in frames:
-        result = pipeline.step(frame)
-        if isinstance(frames, Source):
-            result = replace(result, ns={"decode": frames.decode_ns, **result.ns})
-        yield result
 
 
 def reduced(bgr: Picture) -> NDArray[np.uint8]:
