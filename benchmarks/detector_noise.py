@@ -2,6 +2,7 @@
 
 Boxes against the truth (the best pairs of IoU >= 0.3), by height: errors in px as half the range that holds 68 per
 cent, what of them changes within a time, misses, scores, and boxes on nobody. benchmarks/false_alarms.py uses them.
+Then by score, as shares of the width: what edgecnn.adas.ttc takes a box to be worth.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from edgecnn.vision import DecodeDetections, Preprocess
 FPS = 25.0
 HEIGHTS = (8, 14, 20, 30, 50, 90, 400)
 LAGS = (1, 3, 6, 12, 25)  # frames
-SEED, ID, FRAME, HEIGHT, LEFT, TOP, RIGHT, BOTTOM, SCORE, WHOLE = range(10)
+SCORES = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+SEED, ID, FRAME, HEIGHT, LEFT, TOP, RIGHT, BOTTOM, SCORE, WHOLE, WIDE = range(11)
 
 
 def spread(values: np.ndarray) -> float:
@@ -54,11 +56,12 @@ def main() -> None:
             limit = (frame.bgr.shape[1] - 2, frame.bgr.shape[0] - 2)
             whole = (seen.xyxy[:, :2] > 2).all(1) & (seen.xyxy[:, 2:] < limit).all(1)
             for k in range(len(seen)):
-                height = seen.xyxy[k, 3] - seen.xyxy[k, 1]
-                rows.append((seed, seen.id[k], frame.index, height, *error[k], score[k], whole[k]))
+                wide, height = seen.xyxy[k, 2:] - seen.xyxy[k, :2]
+                rows.append((seed, seen.id[k], frame.index, height, *error[k], score[k], whole[k], wide))
             alone += found.score[iou(found.xyxy, truth.xyxy).max(1, initial=0.0) < 0.1].tolist()
             frames += 1
     report(np.array(rows), settings.score)
+    by_score(np.array(rows))
     strong = (np.array(alone) >= settings.score).sum()
     print(f"\nboxes on nobody, a frame: {strong / frames:.3f} strong, {len(alone) / frames - strong / frames:.3f} weak")
 
@@ -82,6 +85,20 @@ def report(table: np.ndarray, strong: float) -> None:
         shares = f"{(part[:, SCORE] == 0).mean():.2f}", f"{weak:.2f}", f"{part[:, SCORE].mean():.2f}"
         out.append((f"{low} to {high}", str(len(part)), *shares, *(f"{x:.2f}" for x in figures), *passing))
     print(columns(out))
+
+
+def by_score(table: np.ndarray) -> None:
+    """Errors of ln(width) about the object's own median, for boxes from 14 px of height on."""
+    hit = table[(table[:, SCORE] > 0) & (table[:, WHOLE] > 0) & (table[:, HEIGHT] >= 14)]
+    error = np.log(np.maximum(hit[:, WIDE] + hit[:, RIGHT] - hit[:, LEFT], 1) / hit[:, WIDE])
+    _, owner = np.unique(hit[:, :FRAME], axis=0, return_inverse=True)
+    for k in range(owner.max(initial=-1) + 1):
+        error[owner == k] -= np.median(error[owner == k])
+    out = [("score", "boxes", "deviation of the width, share", "68 % within")]
+    for low, high in pairwise(SCORES):
+        part = error[(hit[:, SCORE] >= low) & (hit[:, SCORE] < high)]
+        out.append((f"{low:g} to {high:g}", str(len(part)), f"{part.std():.3f}", f"{spread(part):.3f}"))
+    print("\n" + columns(out))
 
 
 if __name__ == "__main__":
