@@ -132,8 +132,8 @@ def test_the_live_loop_hands_its_frames_to_the_looks() -> None:
     class Fixed(Pipeline):
         """Its detector is what was painted."""
 
-        def _detect(self, frame: Frame, laps: Laps) -> Detections:
-            return clip[frame.index][1]
+        def _detect(self, frame: Frame, laps: Laps) -> tuple[Detections, str]:
+            return clip[frame.index][1], ""
 
     clip = [painted((100, RED))] * 6 + [painted()] * 20 + [painted((130, RED))] * 4
     outputs = (TensorSpec("boxes", (1, 16, 6), "float32"),)
