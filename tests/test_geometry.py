@@ -232,6 +232,13 @@ def test_the_error_bar_is_honest_where_the_assumptions_hold() -> None:
     assert 0.5 < np.mean(inside) < 0.9
 
 
+def test_a_camera_is_pitched_to_a_horizon_that_was_seen() -> None:
+    for row in (300.0, 360.0, 420.5):
+        assert CAMERA.at_horizon(row).horizon_px == pytest.approx(row)
+    assert CAMERA.at_horizon(math.nan) == CAMERA
+    assert abs(CAMERA.at_horizon(-5000.0).pitch_rad) <= 0.8
+
+
 # ---- the path -------------------------------------------------------------------------------------------------------
 
 

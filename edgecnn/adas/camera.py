@@ -133,6 +133,13 @@ class Camera:
         """The same camera pitched so that the road ends where `slope` = (row - cy) / fy, without distortion."""
         return replace(self, pitch_rad=-math.atan(slope))
 
+    def at_horizon(self, row: float) -> Camera:
+        """The same, pitched so that its horizon lies at `row` px (`Scene.horizon_px`); nan changes nothing."""
+        if not math.isfinite(row):
+            return self
+        low, high = _LIMITS["pitch_rad"]
+        return replace(self, pitch_rad=min(max(math.atan((self.cy - row) / self.fy), low), high))
+
     @property
     def horizon_px(self) -> float:
         """The row of the picture, freed from distortion, at which the road ends."""

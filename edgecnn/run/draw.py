@@ -65,7 +65,9 @@ class Painter:
         if status.monitoring:
             danger = bool({"fcw", "pedestrian"} & set(scene.on))
             free = float(result.tracks.xyxy[scene.lead, 3]) if scene.lead >= 0 else 0.0  # the path ends at the lead
-            self._path(picture, camera, scene.lane, free, RED if danger else CALM)
+            known = camera != Camera.assumed(picture.shape[1::-1]).fitted(picture.shape[1::-1])
+            camera = camera.at_horizon(round(scene.horizon_px) if math.isfinite(scene.horizon_px) else math.nan)
+            self._path(picture, camera, scene.lane, free, RED if danger else CALM, tint=known)
             if scene.lane is not None:
                 _lane(picture, camera, scene.lane, scene.on, size)
         rows = np.argsort(result.tracks.xyxy[:, 3], kind="stable")  # the nearest last, on top
@@ -86,7 +88,9 @@ class Painter:
             cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), RED, 3 * size.line)
         return picture
 
-    def _path(self, picture: Picture, camera: Camera, lane: Lane | None, top: float, colour: Colour) -> None:
+    def _path(
+        self, picture: Picture, camera: Camera, lane: Lane | None, top: float, colour: Colour, *, tint: bool
+    ) -> None:
         """The corridor ahead, below row `top`: two lines, and a tint where the camera is known and not assumed."""
         height, width = picture.shape[:2]
         if self._seen != (camera, height, width, lane, top):
@@ -98,11 +102,11 @@ class Painter:
         left, top, right, bottom = _bounds(polygon, width, height)
         if right <= left or bottom <= top:
             return
-        if camera != Camera.assumed((width, height)).fitted((width, height)):
+        if tint:
             part = picture[top:bottom, left:right]
-            tint = part.copy()
-            cv2.fillPoly(tint, [polygon - (left, top)], colour)
-            cv2.addWeighted(tint, 0.22, part, 0.78, 0, part)
+            wash = part.copy()
+            cv2.fillPoly(wash, [polygon - (left, top)], colour)
+            cv2.addWeighted(wash, 0.22, part, 0.78, 0, part)
         half = len(polygon) // 2
         for side in (polygon[:half], polygon[half:]):
             cv2.polylines(picture, [side], False, colour, max(1, height // 360), cv2.LINE_AA)
