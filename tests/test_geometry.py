@@ -236,7 +236,8 @@ def test_a_camera_is_pitched_to_a_horizon_that_was_seen() -> None:
     for row in (300.0, 360.0, 420.5):
         assert CAMERA.at_horizon(row).horizon_px == pytest.approx(row)
     assert CAMERA.at_horizon(math.nan) == CAMERA
-    assert abs(CAMERA.at_horizon(-5000.0).pitch_rad) <= 0.8
+    assert abs(replace(CAMERA, size=None).at_horizon(-5000.0).pitch_rad) <= 0.8
+    assert replace(CAMERA, size=SIZE).at_horizon(-5000.0).horizon_px == pytest.approx(0, abs=1e-9)
 
 
 # ---- the path -------------------------------------------------------------------------------------------------------

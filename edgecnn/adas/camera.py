@@ -134,9 +134,14 @@ class Camera:
         return replace(self, pitch_rad=-math.atan(slope))
 
     def at_horizon(self, row: float) -> Camera:
-        """The same, pitched so that its horizon lies at `row` px (`Scene.horizon_px`); nan changes nothing."""
+        """The same, pitched so that its horizon lies at `row` px (`Scene.horizon_px`); nan changes nothing.
+
+        A row outside of the picture is taken for its edge.
+        """
         if not math.isfinite(row):
             return self
+        if self.size is not None:
+            row = min(max(row, 0.0), float(self.size[1]))
         low, high = _LIMITS["pitch_rad"]
         return replace(self, pitch_rad=min(max(math.atan((self.cy - row) / self.fy), low), high))
 
