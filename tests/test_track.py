@@ -16,7 +16,7 @@ from edgecnn.track import METHODS, Settings, Tracker
 from edgecnn.track.assign import assign, iou
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
-from edgecnn.track.motion import Motion, Noise, coordinates
+from edgecnn.track.motion import MOVING, Motion, Noise, coordinates
 
 SIZE = (640, 384)  # width, height
 SECOND = 1_000_000_000
@@ -492,3 +492,15 @@ def test_hota_on_real_detections(shared_data: Path, monkeypatch: pytest.MonkeyPa
     figures = evaluate_tracks([play(sequence) for sequence in sequences])
     assert figures["HOTA"] > 0.53
     assert figures["MOTA"] > 0.69
+
+
+def test_what_drove_past_us_is_forgotten_though_its_centre_is_still_in_the_picture() -> None:
+    """A truck beside us grows by 8 % a frame, is seen for 20 frames, and then no more, for nobody looks there."""
+    tracker, size = Tracker(Settings(noise=MOVING), 25.0), (640, 384)
+    for k in range(45):
+        half = 30 * 1.08 ** min(k, 20)
+        box = np.array([[150 - half, 200 - half, 150 + half, 200 + half]], np.float32)
+        found = Detections(np.clip(box, 0, [640, 384] * 2), np.full(1, 0.9, np.float32), np.zeros(1, np.int64))
+        tracks = tracker.step(found if k < 20 else None, round(k * 4e7), frame_size=size)
+        assert len(tracks) == 1 or k > 22
+    assert not len(tracks)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgecnn.scene import F32, I64, Bool, Detections, Tracks
 from edgecnn.track.appearance import RENEW_S, Look, Vectors, cosines, renewed
-from edgecnn.track.assign import F64, Index, assign, iou
+from edgecnn.track.assign import F64, Index, area, assign, iou
 from edgecnn.track.camera import Warp
 from edgecnn.track.motion import Motion, box, coordinates
 from edgecnn.track.settings import Settings
@@ -25,6 +25,7 @@ from edgecnn.track.settings import Settings
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
 _MOST = 1000  # detections in a frame; where there are more, the strongest are looked at
 _LONGEST_S = 10.0  # a longer gap between frames tells no more about where things are
+_LEFT, _MISSED = 0.5, 3  # share of a box inside the picture, and frames not seen: with less and more, it has left
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
 
 
@@ -383,11 +384,13 @@ class Tracker:
         self._keep(keep)
 
     def _drop_outside(self, frame_size: tuple[int, int]) -> None:
-        """Tracks whose centre was carried out of the picture have left it."""
-        width, height = frame_size
+        """Tracks whose centre was carried out of the picture have left it; so have those not seen for some frames of
+        which little is left inside: what drives past us grows until its box holds the whole picture."""
         x, y = self._motion.value[:, 0], self._motion.value[:, 1]
-        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
-        self._keep(inside | (self._state.missed == 0))
+        inside = (x >= 0) & (x <= frame_size[0]) & (y >= 0) & (y <= frame_size[1])
+        boxes = self._motion.xyxy()
+        left = area(np.clip(boxes, 0, [*frame_size, *frame_size])) >= _LEFT * area(boxes)
+        self._keep((self._state.missed == 0) | (inside & (left | (self._state.missed <= _MISSED))))
 
     def _keep(self, rows: Bool) -> None:
         if not rows.all():
