@@ -25,7 +25,7 @@ from edgecnn.track.settings import Settings
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
 _MOST = 1000  # detections in a frame; where there are more, the strongest are looked at
 _LONGEST_S = 10.0  # a longer gap between frames tells no more about where things are
-_LEFT, _MISSED = 0.5, 3  # share of a box inside the picture, and frames not seen: with less and more, it has left
+_LARGE, _MISSED = 0.5, 3  # share of the picture, and frames not seen: a box beyond both may have left it
 _YOUNG = 5  # detections; a track with more of them is not taken for a duplicate while it is seen
 
 
@@ -384,13 +384,14 @@ class Tracker:
         self._keep(keep)
 
     def _drop_outside(self, frame_size: tuple[int, int]) -> None:
-        """Tracks whose centre was carried out of the picture have left it; so have those not seen for some frames of
-        which little is left inside: what drives past us grows until its box holds the whole picture."""
+        """Tracks whose centre was carried out of the picture have left it; so have those not seen for some frames whose
+        box is large and for the most part outside: what drives past us grows until it holds the whole picture."""
+        (width, height), boxes = frame_size, self._motion.xyxy()
         x, y = self._motion.value[:, 0], self._motion.value[:, 1]
-        inside = (x >= 0) & (x <= frame_size[0]) & (y >= 0) & (y <= frame_size[1])
-        boxes = self._motion.xyxy()
-        left = area(np.clip(boxes, 0, [*frame_size, *frame_size])) >= _LEFT * area(boxes)
-        self._keep((self._state.missed == 0) | (inside & (left | (self._state.missed <= _MISSED))))
+        inside = (x >= 0) & (x <= width) & (y >= 0) & (y <= height)
+        size, shown = area(boxes), area(np.clip(boxes, 0, [width, height] * 2))
+        passed = (size > _LARGE * width * height) & (shown < 0.5 * size) & (self._state.missed > _MISSED)
+        self._keep((self._state.missed == 0) | (inside & ~passed))
 
     def _keep(self, rows: Bool) -> None:
         if not rows.all():
