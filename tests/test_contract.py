@@ -194,3 +194,12 @@ open_backend(Bundle.read(sys.argv[1]), "openvino")
     modules = loaded(code, str(bundle))
     assert "openvino" in modules
     assert not modules & {"torch", "onnx", "onnxruntime", "tensorrt_rtx"}
+
+
+def test_what_is_no_python_is_installed_with_the_package() -> None:
+    """Every data file inside the package stands under a pattern of pyproject's package-data."""
+    line = next(x for x in (ROOT / "pyproject.toml").read_text("utf-8").splitlines() if x.startswith("edgecnn = ["))
+    patterns = ast.literal_eval(line.partition(" = ")[2])
+    data = [p.relative_to(PACKAGE) for p in PACKAGE.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")]
+    assert len(data) > 30
+    assert [str(p) for p in data if not any(p.match(pattern) for pattern in patterns)] == []
