@@ -16,6 +16,7 @@ import pytest
 from tiny_detector import lamp_picture, make_bundle
 
 from edgecnn import cli, errors
+from edgecnn.adas import SceneSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = list(cli.HELP)
@@ -372,6 +373,7 @@ def test_run_takes_a_camera_and_thresholds_and_says_which(
     out = capsys.readouterr()
     told = json.loads(out.out)["thresholds"]
     assert told["version"] == 1 and len(told["sha256"]) == 64
+    assert told["fcw_on_s"] == SceneSettings.read().fcw.on_s  # which the page draws; not in `mine`
     assert "no headway warning, for it does not tell our own speed" in out.err
 
     camera.write_text("\n".join([*lines, "focal: 3"]))

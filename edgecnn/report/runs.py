@@ -13,7 +13,6 @@ from edgecnn.errors import InputError
 from edgecnn.report.svg import Timeline
 
 TTC_TOP_S = 10.0  # the plot's upper edge: a longer time to collision is no news
-WARN_S = 3.2  # where the forward-collision warning begins
 LONGEST = 40  # tracks drawn
 
 
@@ -25,6 +24,7 @@ class Run:
     summary: Mapping[str, Any]
     frames: list[dict[str, Any]]  # the `frame` lines of events.jsonl
     stills: list[tuple[dict[str, Any], str]]  # (frame, tracks, warned; data URI)
+    warn_s: float  # time to collision at which the forward-collision warning began
 
     @classmethod
     def read(cls, folder: Path) -> Run:
@@ -37,9 +37,10 @@ class Run:
             lines = events.read_text("utf-8").splitlines() if events.is_file() else []
             frames = [row for row in map(json.loads, lines) if row["type"] == "frame"]
             stills = [(s, picture(folder / "stills" / Path(s["path"]).name)) for s in data["files"].get("stills", [])]
+            warn_s = float(data["thresholds"]["fcw_on_s"])
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder} holds a damaged run ({error})", do="Run it again: edgecnn run") from error
-        return cls(folder, data, frames, stills)
+        return cls(folder, data, frames, stills, warn_s)
 
     @property
     def source(self) -> str:
@@ -67,7 +68,7 @@ class Run:
             (t, min((k["ttc_s"] for k in row["tracks"] if k["in_path"] and k["ttc_s"] is not None), default=None))
             for t, row in zip(at, self.frames, strict=True)
         ]
-        plot.curve("TTC, s", danger, TTC_TOP_S, (WARN_S, "warning"))
+        plot.curve("TTC, s", danger, TTC_TOP_S, (self.warn_s, "warning"))
         when = dict(zip((row["index"] for row in self.frames), at, strict=True))
         on = [e for e in self.summary["events"] if e["kind"].endswith("_on") and e["frame"] in when]
         plot.marks("warnings", [(when[e["frame"]], "warn", e["kind"].removesuffix("_on")) for e in on], step)

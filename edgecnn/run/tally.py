@@ -32,7 +32,7 @@ class RunSummary:
     bundle: str
     role: str  # file of the bundle that ran: fp32, int8_cpu, ...
     settings: dict[str, Any]
-    thresholds: dict[str, Any]  # version of the form, sha256 of the file
+    thresholds: dict[str, Any]  # version of the form, sha256 of the file, when FCW begins
     frames: int
     dropped: int  # by a live source, for lack of time
     seconds: float  # wall clock, up to the last frame
@@ -87,7 +87,11 @@ class Tally:
         self.modes: list[Change] = []
         self.frames = self.odd_times = 0
         self._bundle, self._source, self._role, self._settings = bundle, source, role, settings
-        self._thresholds = {"version": thresholds.version, "sha256": thresholds.sha256}
+        self._thresholds = {
+            "version": thresholds.version,
+            "sha256": thresholds.sha256,
+            "fcw_on_s": thresholds.fcw.on_s,
+        }
         self._names: dict[int, str] = {}
         self._times = StageTimes()
         self._macs = self._searched = 0.0  # in whole frames
