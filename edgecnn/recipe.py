@@ -42,7 +42,18 @@ class DataSection(Section):
     """Pictures with truth. `sim` needs no path: the road simulator draws `pictures` of them from `seed`."""
 
     kind: Literal[
-        "sim", "sim_drive", "sim_crops", "coco", "kitti", "voc", "mot", "folder", "classes", "mnist", "cifar"
+        "sim",
+        "sim_drive",
+        "sim_crops",
+        "sim_windows",
+        "coco",
+        "kitti",
+        "voc",
+        "mot",
+        "folder",
+        "classes",
+        "mnist",
+        "cifar",
     ] = "sim"
     path: Path | None = None
     seed: int = 0  # of the simulator's scenes; of the split into parts

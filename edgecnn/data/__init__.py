@@ -49,6 +49,10 @@ def open_dataset(section: DataSection, *, raw: bool = False, classes: Mapping[st
             from edgecnn.data.sim import SimCrops
 
             return SimCrops(section.seed, section.pictures)
+        case "sim_windows":
+            from edgecnn.data.sim import SimWindows
+
+            return SimWindows(section.seed, section.pictures)
         case "coco":
             from edgecnn.data.coco import Coco
 
