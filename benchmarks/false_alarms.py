@@ -2,8 +2,8 @@
 
 Simulated traffic on motorways, country roads and in towns; everybody, and we, by the Intelligent Driver Model. The
 true boxes, disturbed as benchmarks/detector_noise.py found roadnet's to be, go through the tracker and the scene
-analysis at the times at which the loop detects: every third of 25 frames a second, all while something closes in. Our
-lane's course is given as it is.
+analysis in each of 25 frames a second, as the loop's windows see to what stands in our path. Our lane's course is given
+as it is.
 
 A forward-collision or pedestrian alarm is false where its object was no danger from 1 s before to 2 s after: less than
 5 s from us at the closing speed of a moment, and within 0.5 m of our path then or on arrival. A headway alarm is false
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.adas import Camera, Lane, SceneAnalysis, Schedule, ScheduleSettings
+from edgecnn.adas import Camera, Lane, SceneAnalysis
 from edgecnn.check.scenarios import Alert, judge_trial
 from edgecnn.data.scenario import Scenario, find_scenario, names
 from edgecnn.data.simulator import camera as lens
@@ -34,15 +34,15 @@ from edgecnn.data.simulator.staged import Stage, departing, layout_of, profile_o
 from edgecnn.data.simulator.still import make_profile
 from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER, EGO_WIDTH, Snapshot, World, drift, random_traffic
 from edgecnn.progress import bar, columns
-from edgecnn.run.loop import UNSURE
-from edgecnn.scene import Detections, Tracks
+from edgecnn.scene import Detections
 from edgecnn.track import Settings, Tracker
 from edgecnn.track.assign import intersection, iou
+from edgecnn.track.motion import MOVING
 
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
-FPS, EVERY, SCORE = 25.0, 3, 0.3  # of the loop: recipes/adas.yaml
+FPS, SCORE = 25.0, 0.3  # of the loop: recipes/adas.yaml
 WIDTH, HEIGHT = 640, 384
 DRIVE_S = 30.0
 LANE_M = 35.0  # how far ahead our lane is taken to be seen
@@ -51,17 +51,19 @@ DANGER_S, ASIDE_M, BEFORE_S, AFTER_S, HEADWAY_S = 5.0, 0.5, 1.0, 2.0, 0.9
 
 @dataclass(frozen=True)
 class Noise:
-    """How the detector errs: roadnet INT8 on 640 x 384 px, measured by benchmarks/detector_noise.py."""
+    """How the loop's detections err: roadnet INT8 on 640 x 384 px, measured by benchmarks/detector_noise.py."""
 
-    fixed_px: float = 1.2  # deviation of a side of a box about its object's own bias: hypot(fixed, share × size)
-    share: float = 0.022
-    bias: float = 1.2  # deviation of that bias, in those deviations
-    fresh: float = 0.35  # share of the variance that is new in each detection ...
+    share: float = 0.037  # deviation of a side of a box, share of its size, at a score of 0.9 ...
+    doubt: float = 1.9  # ... and times exp(this × (0.9 - score)) ...
+    least_px: float = 0.7  # ... and at least this
+    fresh: float = 0.5  # share of the variance that is new in each detection ...
     memory_s: float = 0.2  # ... the rest dies away with exp(-t / memory)
+    bias_px: float = 1.2  # deviation of a side's own error, that stays: hypot(this, share × size)
+    bias: float = 0.022
     # by height in px: boxes too wide and tall by so many px, and the mean score
-    heights: tuple[float, ...] = (8, 11, 17, 25, 40, 400)
-    excess: tuple[float, ...] = (3.2, 3.2, 2.5, 0.4, 0.0, 0.0)
-    score: tuple[float, ...] = (-0.1, 0.03, 0.3, 0.5, 0.6, 0.65)
+    heights: tuple[float, ...] = (8, 11, 17, 25, 40, 70, 400)
+    excess: tuple[float, ...] = (0.8, 0.8, 1.2, 0.6, 0.3, 0.6, 1.0)
+    score: tuple[float, ...] = (0.0, 0.13, 0.3, 0.48, 0.5, 0.53, 0.55)
     unsure: float = 0.25  # deviation of the score ...
     moods_s: float = 1.0  # ... which lasts
     ghosts_s: float = 0.6  # boxes on nobody that begin in a second: trees, signs, and the like
@@ -95,11 +97,12 @@ class Detector:
         kept = np.exp(-dt / np.array([math.inf] * 4 + [n.memory_s] * 4 + [n.moods_s]))
         last = kept * last + np.sqrt(1 - kept * kept) * fresh
         self._errors.update(zip(ids.tolist(), last, strict=True))
-        sides = n.bias * last[:, :4] + math.sqrt(1 - n.fresh) * last[:, 4:8]
-        sides = sides + math.sqrt(n.fresh) * rng.normal(size=sides.shape)
         side = xyxy[:, 2:] - xyxy[:, :2]
-        sides *= np.hypot(n.fixed_px, n.share * np.sqrt(side.prod(axis=1)))[:, None]
         score = np.interp(side[:, 1], n.heights, n.score) + n.unsure * last[:, 8] - 0.5 * hidden
+        size = np.sqrt(side.prod(axis=1))
+        passing = np.maximum(n.least_px, n.share * size * np.exp(n.doubt * (0.9 - np.clip(score, 0.1, 0.9))))
+        moving = math.sqrt(1 - n.fresh) * last[:, 4:8] + math.sqrt(n.fresh) * rng.normal(size=(len(ids), 4))
+        sides = passing[:, None] * moving + np.hypot(n.bias_px, n.bias * size)[:, None] * last[:, :4]
         seen = (score > SCORE / 3) & (hidden < 0.6)
         grown = np.interp(side[:, 1], n.heights, n.excess)[:, None] * (-0.5, -0.5, 0.5, 0.5)
         ghosts = self._haunt(t, dt, speed)
@@ -125,7 +128,7 @@ class Detector:
         found = []
         for g in self._ghosts:
             scale = g.distance / max(g.distance - speed * (t - g.born), 2.0)
-            found.append((centre + (g.box - centre) * scale + rng.normal(0, n.fixed_px, 4), g.label))
+            found.append((centre + (g.box - centre) * scale + rng.normal(0, n.bias_px, 4), g.label))
         return found
 
 
@@ -186,7 +189,7 @@ class Alarm:
 
 
 class Logic:
-    """Tracker and scene analysis on one drive's disturbed truth, at the times at which the loop would detect."""
+    """Tracker and scene analysis on one drive's disturbed truth."""
 
     def __init__(
         self,
@@ -203,12 +206,11 @@ class Logic:
         self.times = np.arange(0, seconds + 0.5 / FPS, 1 / FPS)
         self.wander, self.yaw = drift(rng, self.times, world.ego.speed, wander_m)
         self._shake = shake(rng, self.times)
-        self._tracker = Tracker(Settings(high=SCORE, low=SCORE / 3, birth=SCORE + 0.1), FPS)
+        self._tracker = Tracker(Settings(high=SCORE, low=SCORE / 3, birth=SCORE, noise=MOVING), FPS)
         known = Camera(
             camera.fx, camera.fy, camera.cx, camera.cy, camera.height_m, camera.pitch_rad, bumper_m=CAMERA_TO_BUMPER
         )
         self._analysis = SceneAnalysis(None, known, (WIDTH, HEIGHT))
-        self._schedule = Schedule(ScheduleSettings(every=EVERY, unsure=UNSURE * SCORE))
 
     def _lane(self, view: lens.View) -> Lane:
         """The course of our lane, as it is."""
@@ -216,11 +218,9 @@ class Logic:
         return Lane(math.nan, math.nan, -math.tan(view.yaw), bend, LANE_M)
 
     def __iter__(self) -> Iterator[tuple[float, Snapshot, list[Alarm]]]:
-        """Time, truth and the alarms that began, of every detector frame."""
-        tracks, scene, before = Tracks.empty(), None, -1.0
-        k = 0
-        while k < len(self.times):
-            t = float(self.times[k])
+        """Time, truth and the alarms that began, of every frame."""
+        before = -1.0
+        for k, t in enumerate(self.times.tolist()):
             snap = self.world.snapshot((float(self.wander[k]), float(self.yaw[k])))
             pitch, roll, lift = self._shake[k]
             view = lens.View(
@@ -246,13 +246,8 @@ class Logic:
                     headway = gap / snap.speed if snap.speed > 0 else math.inf
                     alarms.append(Alarm(event.kind.removesuffix("_on"), t, whose, event.ttc_s, headway, gap))
             yield t, snap, alarms
-            before, steps = t, 1
-            self._schedule.due(cut=False, tracks=tracks, scene=scene)
-            while steps < EVERY and not self._schedule.due(cut=False, tracks=tracks, scene=scene):
-                steps += 1
-            for _ in range(steps):
-                self.world.step(1 / FPS)
-            k += steps
+            before = t
+            self.world.step(1 / FPS)
 
 
 def drive(seed: int) -> dict[str, object]:
