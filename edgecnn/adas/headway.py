@@ -18,6 +18,7 @@ class HeadwaySettings:
     off_s: float = field(metadata=within(0.2, 6))  # a warning lasts while it is below this
     on_mps: float = field(metadata=within(0, 70))  # active from this own speed on ...
     off_mps: float = field(metadata=within(0, 70))  # ... until it is below this one
+    least_age_s: float = field(metadata=within(0, 10))  # of the lead's track: before, it may be a ghost
     on_detections: float = field(metadata=within(1, 100))
     calm_s: float = field(metadata=within(0, 5))
 

@@ -25,6 +25,7 @@ class PedestrianSettings:
     crossing_mps: float = field(metadata=within(0, 5))  # who is still beside the corridor must come at least so fast
     reach_m: float = field(metadata=within(0.5, 20))  # and who is farther to the side than this is no danger yet
     least_mps: float = field(metadata=within(0, 20))  # below this own speed there is no warning
+    sure_sigmas: float = field(metadata=within(-3, 5))  # by which a rider must be expected within `on_s`
     least_age_s: float = field(metadata=within(0, 5))  # of a track: before, its sideways speed is a guess
     on_detections: float = field(metadata=within(1, 100))
     calm_s: float = field(metadata=within(0, 5))
@@ -45,16 +46,24 @@ def arrival_s(contact: Contact, gap_m: F64, person: Bool, ego: Ego) -> F64:
 
 
 def pedestrian(
-    settings: PedestrianSettings, where: Place, time_s: F64, at_risk: Bool, age_s: NDArray[np.float32], ego: Ego
+    settings: PedestrianSettings,
+    where: Place,
+    contact: Contact,
+    time_s: F64,
+    person: Bool,
+    rider: Bool,
+    age_s: NDArray[np.float32],
+    ego: Ego,
 ) -> tuple[Bool, Bool]:
     """Which of N objects are reason to begin a warning, and which to let one go on. `time_s` (N,) as `arrival_s`."""
     s = settings
     moving = not ego.speed_mps < s.least_mps  # nan: taken for moving
     reach = s.half_width_m + where.half_m
     with np.errstate(invalid="ignore"):  # nan: not on the road
-        within_reach = at_risk & moving & (np.abs(where.aside_m) < s.reach_m)
+        within_reach = (person | rider) & moving & (np.abs(where.aside_m) < s.reach_m)
         there = np.abs(where.aside_m + where.drift_mps * np.minimum(time_s, s.off_s)) < reach
         coming = -np.sign(where.aside_m) * where.drift_mps > s.crossing_mps
         inside = np.abs(where.aside_m) < reach
     danger = within_reach & there & (inside | coming) & (age_s >= s.least_age_s)
+    danger &= person | (contact.surely_within(s.on_s) > s.sure_sigmas)
     return danger & (time_s < s.on_s), within_reach & (inside | there) & (time_s < s.off_s)

@@ -134,12 +134,12 @@ class SceneAnalysis:
         ahead = np.where(leading & np.isfinite(forward), forward, np.inf)
         lead = int(np.argmin(ahead)) if np.isfinite(ahead).any() else -1
         headway_s, close, still_close = self._headway.step(gap, lead, self._ego.speed_mps)
-        at_risk = (kinds.person | kinds.two_wheeler)[label]
-        time_s = arrival_s(contact, gap, kinds.person[label], self._ego)
+        person, rider = kinds.person[label], kinds.two_wheeler[label]
+        time_s = arrival_s(contact, gap, person, self._ego)
         reasons = {
             "fcw": fcw(s.fcw, contact, kinds.vehicle[label], where.in_path, tracks.score, self._ego),
-            "pedestrian": pedestrian(s.pedestrian, where, time_s, at_risk, tracks.age_s, self._ego),
-            "headway": (close, still_close),
+            "pedestrian": pedestrian(s.pedestrian, where, contact, time_s, person, rider, tracks.age_s, self._ego),
+            "headway": (close & (tracks.age_s >= s.headway.least_age_s), still_close),
         }
         shown_gap = gap if self._known else np.full(len(tracks), np.nan)
         shown_s = {"fcw": ttc_s, "pedestrian": time_s, "headway": ttc_s}
