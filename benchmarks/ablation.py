@@ -30,8 +30,8 @@ from edgecnn.metrics.tracking import evaluate_tracks
 from edgecnn.progress import tracked
 from edgecnn.run import FrameResult, Pipeline, RunSettings
 from edgecnn.run.loop import GREY_WIDTH, planned
-from edgecnn.run.stream import working_ms
 from edgecnn.run.tally import share_of_regions
+from edgecnn.run.timing import working_ms
 from edgecnn.scene import Detections, Frame, Tracks, Truth
 from edgecnn.track.assign import iou
 
@@ -114,7 +114,7 @@ class Row:
     def add(self, result: FrameResult, truth: Truth, model_macs: tuple[float, float], seed: int) -> None:
         height, width = result.frame.bgr.shape[:2]
         self.frames += 1
-        self.ms += working_ms(result)
+        self.ms += working_ms(result.ns)
         if result.why:
             self.macs += model_macs[0] if result.whole else model_macs[1]
             side = result.searched[:, 2:] - result.searched[:, :2]
