@@ -121,12 +121,6 @@ class Tracker:
         self._drop_outside(frame_size)
         return self._tracks()
 
-    def step_flow(
-        self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int], camera: Warp | None = None
-    ) -> Tracks:
-        """One frame without detector: `step` with nothing but flow."""
-        return self.step(None, t_ns, frame_size=frame_size, flow=(xyxy, ok), camera=camera)
-
     def expected(self, t_ns: int, flow: tuple[F32, Bool]) -> F32:
         """(N, 4) px: the Tracks last returned at `t_ns`, where flow measured them, else where they were heading."""
         motion = self._motion[self._shown]
