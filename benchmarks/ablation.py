@@ -30,8 +30,8 @@ from edgecnn.metrics.tracking import evaluate_tracks
 from edgecnn.progress import tracked
 from edgecnn.run import FrameResult, Pipeline, RunSettings
 from edgecnn.run.loop import GREY_WIDTH, planned
-from edgecnn.run.stream import working_ms
 from edgecnn.run.tally import share_of_regions
+from edgecnn.run.timing import working_ms
 from edgecnn.scene import Detections, Frame, Tracks, Truth
 from edgecnn.track.assign import iou
 
@@ -112,14 +112,13 @@ class Row:
     first: dict[tuple[int, int], int] = field(default_factory=dict)  # (drive, object) → frame of the first hit
 
     def add(self, result: FrameResult, truth: Truth, model_macs: tuple[float, float], seed: int) -> None:
-        height, width = result.frame.bgr.shape[:2]
         self.frames += 1
-        self.ms += working_ms(result)
+        self.ms += working_ms(result.ns)
         if result.why:
             self.macs += model_macs[0] if result.whole else model_macs[1]
-            side = result.searched[:, 2:] - result.searched[:, :2]
-            self.searched += float(side.prod(1).sum()) / (width * height)
+            self.searched += result.searched_share
         if not result.whole or self.plan.canvas:
+            height, width = result.frame.bgr.shape[:2]
             self.macs += follower_macs(len(result.tracks), width, height)
         self.sequences[-1].append((result.tracks, truth))
         hit = (iou(truth.xyxy, result.tracks.xyxy) >= 0.5).any(1) & ~truth.ignore

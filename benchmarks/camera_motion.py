@@ -120,7 +120,7 @@ def follow(clip: Clip, warps: list[Warp], every: int, mode: str) -> Iterator[tup
             flow.remember(grey, tracks)
         camera = {"off": None, "on": flow.camera, "true": true if k else None}[mode]
         if k % every:
-            tracks = tracker.step_flow(boxes, ok, t_ns, frame_size=(width, height), camera=camera)
+            tracks = tracker.step(None, t_ns, frame_size=(width, height), flow=(boxes, ok), camera=camera)
         else:
             tracks = tracker.step(seen.found, t_ns, frame_size=(width, height), camera=camera)
         yield tracks, seen.truth

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgecnn.bundle import Bundle
 from edgecnn.recipe import DataSection
 
 
@@ -17,6 +18,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the optional data folder ../shared/data is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """Of the detector of lamps, FP32; files that need another have their own."""
+    from tiny_detector import make_bundle
+
+    return make_bundle(tmp_path / "lamps.bundle")
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,25 @@
-"""Sources whose frames, times and troubles are known."""
+"""Sources whose frames, times and troubles are known, and whole runs of them."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tiny_detector import HEIGHT, WIDTH
 
+from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
+from edgecnn.run import RunSettings, RunSummary, Source, run
 from edgecnn.scene import Frame, Picture
 
 FPS = 25.0
 PERIOD_NS = round(1e9 / FPS)
+EVERY = RunSettings(detect_every=1, threads=1)
 
 
 class Script:
@@ -66,3 +72,19 @@ def road(index: int, *, width: int = WIDTH, height: int = HEIGHT) -> Picture:
 
 def roads(count: int, change: Callable[[int, Picture], Picture] = lambda index, picture: picture) -> list[Picture]:
     return [change(index, road(index)) for index in range(count)]
+
+
+def lit(picture: Picture, column: int = 4, row: int = 3) -> Picture:
+    """The picture with a lamp in it."""
+    out = picture.copy()
+    out[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 250
+    return out
+
+
+def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
+    rows = map(json.loads, (folder / "events.jsonl").read_text("utf-8").splitlines())
+    return [row for row in rows if row["type"] == kind]
+
+
+def ran(bundle: Bundle, pictures: list[Picture], out: Path, **more: Any) -> RunSummary:
+    return run(bundle, Source(Script(pictures, **more)), out, EVERY, sinks=("events", "mot"))

@@ -11,37 +11,13 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from scripted import FPS, PERIOD_NS, Script, road, roads
-from tiny_detector import CELLS, HEIGHT, WIDTH, lamp_picture, make_bundle
+from scripted import EVERY, FPS, PERIOD_NS, Script, lines, lit, ran, road, roads
+from tiny_detector import CELLS, HEIGHT, WIDTH, lamp_picture
 
 from edgecnn.backends import FRAME, open_backend
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError, ModelError
-from edgecnn.run import RunSettings, RunSummary, Source, run
-from edgecnn.scene import Picture
-
-EVERY = RunSettings(detect_every=1, threads=1)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path / "lamps.bundle")
-
-
-def lit(picture: Picture, column: int = 4, row: int = 3) -> Picture:
-    """The picture with a lamp in it."""
-    out = picture.copy()
-    out[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 250
-    return out
-
-
-def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
-    rows = map(json.loads, (folder / "events.jsonl").read_text("utf-8").splitlines())
-    return [row for row in rows if row["type"] == kind]
-
-
-def ran(bundle: Bundle, pictures: list[Picture], out: Path, **more: Any) -> RunSummary:
-    return run(bundle, Source(Script(pictures, **more)), out, EVERY, sinks=("events", "mot"))
+from edgecnn.run import RunSettings, Source, run
 
 
 def test_a_clear_run_has_no_fault_and_one_mode(bundle: Bundle, tmp_path: Path) -> None:

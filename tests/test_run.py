@@ -15,7 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
-from tiny_detector import CLASSES, HEIGHT, MODEL, WIDTH, lamp_box, lamp_picture, make_bundle
+from tiny_detector import CLASSES, HEIGHT, MODEL, WIDTH, lamp_box, lamp_picture
 
 from edgecnn.adas import Camera
 from edgecnn.backends import FRAME, open_backend
@@ -34,11 +34,6 @@ from edgecnn.scene import Frame
 
 FPS = 25.0
 EVERY = RunSettings(detect_every=1, threads=1)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path / "lamps.bundle")
 
 
 @pytest.fixture

@@ -10,38 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripted import Script, roads
-from tiny_detector import make_bundle
+from scripted import EVERY, Script, lines, lit, ran, roads
 
 from edgecnn.backends import open_backend
 from edgecnn.bundle import Bundle
-from edgecnn.run import Outputs, RunSettings, RunSummary, Source, run, run_streams
+from edgecnn.run import Outputs, Source, run_streams
 from edgecnn.run.sinks import Background
-from edgecnn.scene import Picture
-
-EVERY = RunSettings(detect_every=1, threads=1)
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path / "lamps.bundle")
-
-
-def lit(picture: Picture, column: int = 4, row: int = 3) -> Picture:
-    """The picture with a lamp in it."""
-    out = picture.copy()
-    out[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8] = 250
-    return out
-
-
-def lines(folder: Path, kind: str) -> list[dict[str, Any]]:
-    rows = map(json.loads, (folder / "events.jsonl").read_text("utf-8").splitlines())
-    return [row for row in rows if row["type"] == kind]
-
-
-def ran(bundle: Bundle, pictures: list[Picture], out: Path, **more: Any) -> RunSummary:
-    return run(bundle, Source(Script(pictures, **more)), out, EVERY, sinks=("events", "mot"))
-
 
 # Several streams
 

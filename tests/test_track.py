@@ -239,7 +239,7 @@ def test_flow_that_is_not_finite_is_no_measurement() -> None:
     tracks = tracker.step(found(box(100), box(300)), 0, frame_size=SIZE)
     boxes = tracks.xyxy.copy()
     boxes[0, 0] = np.nan
-    tracks = tracker.step_flow(boxes, np.array([True, True]), 50_000_000, frame_size=SIZE)
+    tracks = tracker.step(None, 50_000_000, frame_size=SIZE, flow=(boxes, np.array([True, True])))
     assert tracks.xyxy == pytest.approx(np.array([box(100), box(300)]), abs=0.1)
 
 
@@ -355,13 +355,14 @@ def test_the_tracker_takes_flow_for_rows_that_are_ok() -> None:
     for k in range(3):
         tracks = tracker.step(detections, k * 50_000_000, frame_size=SIZE)
     shifted = tracks.xyxy + np.array([20, 0, 20, 0], np.float32)
-    tracks = tracker.step_flow(shifted, np.array([True, False]), 150_000_000, frame_size=SIZE)
+    tracks = tracker.step(None, 150_000_000, frame_size=SIZE, flow=(shifted, np.array([True, False])))
     assert 101 < tracks.xyxy[0, 0] < 120
     assert tracks.xyxy[1, 0] == pytest.approx(300, abs=0.5)
     assert tracks.missed.tolist() == [1, 1]
     assert np.isnan(tracker.measured).all()
     with pytest.raises(ValueError, match="3 boxes"):
-        tracker.step_flow(np.zeros((3, 4), np.float32), np.ones(3, bool), 200_000_000, frame_size=SIZE)
+        flow = np.zeros((3, 4), np.float32), np.ones(3, bool)
+        tracker.step(None, 200_000_000, frame_size=SIZE, flow=flow)
 
 
 # ---- the camera's own motion ----------------------------------------------------------------------------------------

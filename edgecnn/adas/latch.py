@@ -80,7 +80,5 @@ class Latch:
         ends = memory["on"] & (now_s - memory["stayed_s"] >= self._off_s)
         memory["on"][:] = (memory["on"] | begins) & ~ends
         change = Change(memory["on"][rows], memory.id[begins], memory.id[ends])
-        keep = memory["on"].copy()
-        keep[rows] = True
-        memory.keep(keep)
+        memory.keep(memory["on"] | memory.among(rows))
         return change

@@ -118,6 +118,8 @@ class Schedule:
         assert s.canvas is not None
         if reason == "stride" and "frame" in fits:
             return Look(reason)
+        if "regions" not in fits:
+            return Look(None)
         unseen_s = np.concatenate([tracks.missed * elapsed_s, self._unseen_s])
         worth = 1 - np.exp(-unseen_s / s.forget_s)
         if scene is not None:
@@ -128,8 +130,6 @@ class Schedule:
         wanted = Wanted(np.concatenate([expected, self._places, boxes]), np.concatenate([worth, 0.5**misses]))
         tiles, gained = choose(wanted, s.canvas, self._size)
         parts = Look(reason or "worth", tiles)
-        if "regions" not in fits:
-            return Look(None)
         if reason or s.budget is None:
             return parts
         price = _PRICE * 2 ** (-self._saved / _STEP)

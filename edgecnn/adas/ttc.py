@@ -9,8 +9,8 @@ the detector was.
 Contact is the first t > 0 at which c0 + c1 t + c2 t² = 0, with c0 = 1 now. In terms of T_m = -c0 / c1 (the time to
 contact at constant closing speed) and C = dT_m/dt + 1 = 2 c0 c2 / c1² that is T = T_m (1 - sqrt(1 - 2C)) / C: Dagan,
 Mano, Stein and Shashua, "Forward Collision Warning with a Single Camera", IEEE IV 2004.
-Filter: Bar-Shalom, Li and Kirubarajan, "Estimation with
-Applications to Tracking and Navigation", 2001, sections 8.2 (coloured measurement noise) and 8.3 (Singer).
+Filter: Bar-Shalom, Li and Kirubarajan, "Estimation with Applications to Tracking and Navigation", 2001, sections 8.2
+(coloured measurement noise) and 8.3 (Singer).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgecnn.adas.schedule import BOTH, Kind, Look
-from edgecnn.run.timing import WORKING
+from edgecnn.run.timing import working_ms
 
 _WEIGHT = 0.2  # of the newest measurement in the running mean
 _DECAY = 0.995  # a frame: what was too slow once is tried again
@@ -28,7 +28,7 @@ class TimeBudget:
     def book(self, ns: Mapping[str, int], look: Look) -> None:
         """One frame's times by stage, ns, and what was done in it."""
         kind: Kind | None = None if look.why is None else "frame" if look.tiles is None else "regions"
-        ms = sum(ns.get(stage, 0) for stage in WORKING) / 1e6
+        ms = working_ms(ns)
         self._ms = {k: v * _DECAY for k, v in self._ms.items()}
         before = self._ms.get(kind, ms)
         self._ms[kind] = before + _WEIGHT * (ms - before)

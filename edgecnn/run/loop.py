@@ -157,32 +157,33 @@ class Pipeline:
         size = (frame.bgr.shape[1], frame.bgr.shape[0])
         grey = reduced(frame.bgr)
         cut = self._cuts.step(grey)
-        if size != self._size:
+        resized = size != self._size
+        if resized:
             cut = self._size != (0, 0)
             self._size = size
-            self._flow = FlowShift(size[0])
             self._analysis = SceneAnalysis(self._thresholds, self._given, size, classes=self._model.classes)
             self._lanes = LaneDetector(self._analysis.camera, known=self._given is not None)
             self._schedule = Schedule(self._reduced(), self.camera, size)
-        if cut:
+        if resized or cut:
             self._flow = FlowShift(size[0])
+        if cut:
             self._tracker.reset()
             self._analysis.reset()
             self._lanes.reset()
             if self._second:
                 self._second.reset()
             self._tracks, self._scene = Tracks.empty(), None
-        flow = expected = None
+        flow = expected = hidden = None
         if self._regions:
             flow = self._flow.step(grey, self._tracks)
-            expected = self._tracker.expected(frame.t_ns, flow)
+            expected, hidden = self._tracker.expected(frame.t_ns, flow), self._tracker.hidden
         look = self._schedule.due(
             cut=cut,
             tracks=self._tracks,
             scene=self._scene,
             t_ns=frame.t_ns,
             expected=expected,
-            hidden=self._tracker.hidden,
+            hidden=hidden,
             fits=self._budget.fits,
         )
         laps.lap("track")

@@ -86,7 +86,7 @@ class Modes:
         self._recent: deque[tuple[float, bool, bool]] = deque()  # time, late, stale
         self._held: dict[str, tuple[int, float]] = {}  # cause → the level that it asks for, when it last held
         self._wait_s = self.settings.quiet_s
-        self._fell_s = self._rose_s = -np.inf
+        self._rose_s = -np.inf
         self._late_s: float | None = None  # since when frames are late although REDUCED
 
     @property

@@ -31,7 +31,7 @@ from edgecnn.run.sinks import Background, EventSink, MotSink, VideoSink
 from edgecnn.run.sources import Source
 from edgecnn.run.stills import Stills
 from edgecnn.run.tally import RunSummary, Tally
-from edgecnn.run.timing import WORKING
+from edgecnn.run.timing import working_ms
 from edgecnn.scene import Frame
 
 SinkName = Literal["video", "events", "mot"]
@@ -150,7 +150,7 @@ class Stream:
         faults = self._health.step(result.grey, result.frame.t_ns / 1e9) if result.grey is not None else ()
         health_ns = time.perf_counter_ns() - began
         result = replace(result, ns={"decode": self.source.decode_ns, **result.ns, "health": health_ns})
-        ms, age_s = working_ms(result), self.source.age_s(frame)
+        ms, age_s = working_ms(result.ns), self.source.age_s(frame)
         late, stale = 0 < self._deadline_ms < ms, age_s > self._modes.settings.stale_s
         change = self._modes.step(
             self._t_s,
@@ -289,8 +289,3 @@ class Stream:
             temporary.write_text(json.dumps(asdict(self.summary()), indent=1, allow_nan=False), "utf-8")
         if not tally.complete:
             note(f"stopped after {tally.frames} frames; they are kept in {folder}")
-
-
-def working_ms(result: FrameResult) -> float:
-    """Time from a decoded frame to its tracks and warnings, ms."""
-    return sum(result.ns.get(stage, 0) for stage in WORKING) / 1e6

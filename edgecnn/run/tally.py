@@ -21,7 +21,7 @@ from edgecnn.run.health import Fault
 from edgecnn.run.loop import FrameResult, RunSettings
 from edgecnn.run.modes import Change, Status
 from edgecnn.run.sources import Source
-from edgecnn.run.timing import WORKING, StageTimes
+from edgecnn.run.timing import StageTimes
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,8 @@ class Tally:
         }
 
     def add(self, result: FrameResult, status: Status, *, stale: bool, faults: tuple[Fault, ...], sink_ns: int) -> None:
-        frame_ns = sum(result.ns.get(stage, 0) for stage in WORKING)
         age = {"age": round(1e9 * status.age_s)} if self._source.live else {}
-        self._times.add({**result.ns, "sink": sink_ns, "frame": frame_ns, **age})
+        self._times.add({**result.ns, "sink": sink_ns, "frame": round(1e6 * status.ms), **age})
         self.frames += 1
         self._counts.update(cuts=result.cut, late=status.late, stale=stale, invalid=bool(result.invalid))
         self._faults.update(faults)

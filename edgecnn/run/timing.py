@@ -22,6 +22,11 @@ STAGES = (
 WORKING = STAGES[1:-1]  # those that follow one another from a decoded frame to its tracks and warnings
 
 
+def working_ms(ns: Mapping[str, int]) -> float:
+    """Time from a decoded frame to its tracks and warnings, ms, from ns by stage."""
+    return sum(ns.get(stage, 0) for stage in WORKING) / 1e6
+
+
 class Laps:
     """A stopwatch for one frame: `lap(stage)` books the ns since the last lap, added up where a stage comes twice."""
 

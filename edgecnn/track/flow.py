@@ -45,7 +45,7 @@ class FlowShift:
         """Boxes (N, 4) in px of the frame now, and whether each was measured (N,); where not, it stands still.
 
         `grey` (h, w) is the frame at any reduced size, the same size each time; `tracks` holds the boxes of the frame
-        before, the rows that the tracker's `step` or `step_flow` returned.
+        before, the rows that the tracker's `step` returned.
         """
         before, xyxy = self._before, tracks.xyxy.astype(np.float32)
         n = len(xyxy)

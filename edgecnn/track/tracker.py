@@ -19,7 +19,8 @@ from edgecnn.scene import F32, I64, Bool, Detections, Tracks
 from edgecnn.track.appearance import RENEW_S, Look, Vectors, cosines, renewed
 from edgecnn.track.assign import F64, Index, area, assign, iou
 from edgecnn.track.camera import Warp
-from edgecnn.track.motion import Motion, box, coordinates
+from edgecnn.track.motion import Motion
+from edgecnn.track.observed import onward, revised
 from edgecnn.track.settings import Settings
 
 _FLOW_NOISE = 2.0  # deviation of a box moved by optical flow, in those of a detected one
@@ -121,12 +122,6 @@ class Tracker:
         self._drop_outside(frame_size)
         return self._tracks()
 
-    def step_flow(
-        self, xyxy: F32, ok: Bool, t_ns: int, *, frame_size: tuple[int, int], camera: Warp | None = None
-    ) -> Tracks:
-        """One frame without detector: `step` with nothing but flow."""
-        return self.step(None, t_ns, frame_size=frame_size, flow=(xyxy, ok), camera=camera)
-
     def expected(self, t_ns: int, flow: tuple[F32, Bool]) -> F32:
         """(N, 4) px: the Tracks last returned at `t_ns`, where flow measured them, else where they were heading."""
         motion = self._motion[self._shown]
@@ -184,7 +179,7 @@ class Tracker:
         overlap = iou(boxes, detections.xyxy)
         overlap[state.label[:, None] != detections.label[None]] *= s.other_label
         fused = overlap * detections.score if s.fuse else overlap
-        cue = self._turn(detections) if s.direction else None
+        cue = s.direction * onward(state.past, _centres(detections.xyxy)) * detections.score if s.direction else None
         vectors = None if look is None else Vectors(look, detections.xyxy)
 
         strong = detections.score >= s.high
@@ -295,44 +290,16 @@ class Tracker:
         self._state.then_s[rows] = self._now
 
     def _revise(self, rows: Index, xyxy: F32) -> None:
-        """Tracks that a detector frame missed: as if they had been seen on a straight line to where they are now.
-
-        Observation-centric re-update, Cao et al. 2023, arXiv:2203.14360, section 4.1, in even steps of time.
-        """
+        """Tracks that a detector frame missed are as if they had been seen on the way to where they are now."""
         state = self._state
         lost = state.misses[rows] > 0
         rows, xyxy = rows[lost], xyxy[lost]
         if not len(rows):
             return
-        motion, gap_s = state.then[rows], self._now - state.then_s[rows]
-        steps = np.maximum(state.missed[rows], 1)
-        start, end = motion.value.copy(), coordinates(xyxy)
-        for k in range(1, int(steps.max()) + 1):
-            on = np.flatnonzero(steps >= k)
-            part = motion[on]
-            part.predict((gap_s / steps)[on, None], self.settings.noise)
-            if k < steps.max():
-                inner = np.flatnonzero(steps[on] > k)
-                share = (k / steps[on][inner])[:, None]
-                part.update(inner, box(start[on][inner] * (1 - share) + end[on][inner] * share), self.settings.noise)
-            for name, column in vars(part).items():
-                getattr(motion, name)[on] = column
+        gap_s, steps = self._now - state.then_s[rows], np.maximum(state.missed[rows], 1)
+        motion = revised(state.then[rows], gap_s, steps, xyxy, self.settings.noise)
         for name, column in vars(motion).items():
             getattr(self._motion, name)[rows] = column
-
-    def _turn(self, found: Detections) -> F64:
-        """(N, M) in [-direction / 2, direction / 2] × score: how well each match would go on in the track's direction.
-
-        Observation-centric momentum, Cao et al. 2023, arXiv:2203.14360, section 4.2.
-        """
-        past = self._state.past
-        many = np.maximum((~np.isnan(past[:, :, 0])).sum(1) - 1, 0)
-        came = past[:, 0] - past[np.arange(len(past)), many]
-        goes = _centres(found.xyxy)[None] - past[:, 0][:, None]
-        norm = np.linalg.norm(came, axis=1)[:, None] * np.linalg.norm(goes, axis=2)
-        cosine = np.divide((came[:, None] * goes).sum(2), norm, out=np.zeros_like(norm), where=norm > 0)
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        return np.asarray(self.settings.direction * (0.5 - angle / np.pi) * found.score)
 
     def _give_birth(self, found: Detections) -> None:
         n = len(found)
