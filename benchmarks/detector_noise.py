@@ -73,8 +73,8 @@ def main() -> None:
     ghosts = np.array(alone)
     strong = ghosts[ghosts >= settings.score]
     print(
-        f"\nboxes on nobody, a frame: {len(strong) / frames:.3f} strong, {(len(ghosts) - len(strong)) / frames:.3f} weak; "
-        f"scores of the strong: median {np.median(strong):.2f}, 90 % below {np.quantile(strong, 0.9):.2f}"
+        f"\nboxes on nobody, a frame: {len(strong) / frames:.3f} strong, {(len(ghosts) - len(strong)) / frames:.3f} "
+        f"weak; scores of the strong: median {np.median(strong):.2f}, 90 % below {np.quantile(strong, 0.9):.2f}"
     )
 
 

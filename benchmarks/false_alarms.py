@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from edgecnn.adas import Camera, Lane, SceneAnalysis
 from edgecnn.check.scenarios import Alert, judge_trial
+from edgecnn.data.classes import PERSON
 from edgecnn.data.scenario import Scenario, find_scenario, names
 from edgecnn.data.simulator import camera as lens
 from edgecnn.data.simulator.drive import shake
@@ -34,9 +35,10 @@ from edgecnn.data.simulator.staged import Stage, departing, layout_of, profile_o
 from edgecnn.data.simulator.still import make_profile
 from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER, EGO_WIDTH, Snapshot, World, drift, random_traffic
 from edgecnn.progress import bar, columns
-from edgecnn.scene import Detections
+from edgecnn.scene import Detections, Tracks
 from edgecnn.track import Settings, Tracker
 from edgecnn.track.assign import intersection, iou
+from edgecnn.track.flow import Growth
 from edgecnn.track.motion import MOVING
 
 F64 = NDArray[np.float64]
@@ -64,6 +66,12 @@ class Noise:
     heights: tuple[float, ...] = (8, 11, 17, 25, 40, 70, 400)
     excess: tuple[float, ...] = (0.8, 0.8, 1.2, 0.6, 0.3, 0.6, 1.0)
     score: tuple[float, ...] = (0.0, 0.13, 0.3, 0.48, 0.5, 0.53, 0.55)
+    # by size in px, of the growth from one frame to the next: its deviation; a person's is so many times as large
+    sizes: tuple[float, ...] = (10, 13, 20, 32, 60, 400)
+    growth: tuple[float, ...] = (0.02, 0.012, 0.008, 0.004, 0.003, 0.004)
+    person: float = 2.5
+    wild: float = 0.1  # share of measurements that are three times as bad
+    least_side_px: float = 10.7  # of a box that flow can follow
     unsure: float = 0.25  # deviation of the score ...
     moods_s: float = 1.0  # ... which lasts
     ghosts_s: float = 0.6  # boxes on nobody that begin in a second: trees, signs, and the like
@@ -130,6 +138,32 @@ class Detector:
             scale = g.distance / max(g.distance - speed * (t - g.born), 2.0)
             found.append((centre + (g.box - centre) * scale + rng.normal(0, n.bias_px, 4), g.label))
         return found
+
+
+class Flow:
+    """What optical flow tells of each track's growth: that of the thing under its box, disturbed."""
+
+    def __init__(self, noise: Noise, rng: np.random.Generator) -> None:
+        self._noise, self._rng = noise, rng
+        self._before: dict[int, float] = {}  # thing → distance, m
+
+    def __call__(self, tracks: Tracks, things: list[Thing], boxes: F64, snap: Snapshot) -> Growth:
+        n, rng = self._noise, self._rng
+        overlap = iou(tracks.xyxy, boxes)
+        whose = overlap.argmax(1) if overlap.size else np.zeros(len(tracks), int)
+        now = {thing.id: thing.near() - snap.s for thing in things}
+        grown = [
+            math.log(self._before[things[k].id] / now[things[k].id])
+            if overlap.size and overlap[i, k] > 0.3 and things[k].id in self._before
+            else math.nan
+            for i, k in enumerate(whose.tolist())
+        ]
+        self._before = now
+        side = np.maximum(tracks.xyxy[:, 2:] - tracks.xyxy[:, :2], 1.0)
+        sigma = np.interp(np.sqrt(side.prod(1)), n.sizes, n.growth) * np.where(tracks.label == PERSON, n.person, 1.0)
+        error = sigma * rng.normal(size=len(tracks)) * np.where(rng.uniform(size=len(tracks)) < n.wild, 3.0, 1.0)
+        log = np.where(side.min(1) >= n.least_side_px, np.array(grown) + error, np.nan)
+        return Growth(tracks.id, log.astype(np.float32), sigma.astype(np.float32))
 
 
 def true_boxes(view: lens.View, things: tuple[Thing, ...]) -> tuple[list[Thing], F64, F64]:
@@ -200,7 +234,7 @@ class Logic:
         wander_m: float,
         seconds: float,
     ) -> None:
-        self.world, self._profile, self._camera = world, profile, camera
+        self.world, self._profile, self._camera, self._seed = world, profile, camera, seed
         rng = np.random.default_rng((seed, 5))
         self._detector = Detector(Noise(), rng, camera)
         self.times = np.arange(0, seconds + 0.5 / FPS, 1 / FPS)
@@ -219,7 +253,8 @@ class Logic:
 
     def __iter__(self) -> Iterator[tuple[float, Snapshot, list[Alarm]]]:
         """Time, truth and the alarms that began, of every frame."""
-        before = -1.0
+        tracks, before = Tracks.empty(), -1.0
+        flow = Flow(Noise(), np.random.default_rng((self._seed, 6)))
         for k, t in enumerate(self.times.tolist()):
             snap = self.world.snapshot((float(self.wander[k]), float(self.yaw[k])))
             pitch, roll, lift = self._shake[k]
@@ -231,9 +266,16 @@ class Logic:
             label = np.array([thing.model.label for thing in things], np.int64)
             found = self._detector(ids, boxes, label, hidden, t, t - before, snap.speed)
             t_ns = round(t * 1e9)
+            growth = flow(tracks, things, boxes, snap)  # of the tracks of the frame before
             tracks = self._tracker.step(found, t_ns, frame_size=(WIDTH, HEIGHT))
             scene = self._analysis.step(
-                tracks, t_ns, measured=self._tracker.measured, frame=k, lane=self._lane(view), speed_mps=snap.speed
+                tracks,
+                t_ns,
+                measured=self._tracker.measured,
+                frame=k,
+                lane=self._lane(view),
+                speed_mps=snap.speed,
+                growth=growth,
             )
             alarms = []
             for event in scene.warnings:

@@ -23,6 +23,7 @@ from edgecnn.adas.ttc import Contact, TimeToCollision, TtcSettings, contact_time
 from edgecnn.errors import InputError
 from edgecnn.scene import Detections, Tracks
 from edgecnn.track import Tracker
+from edgecnn.track.flow import Growth
 
 SIZE = (1280, 720)
 SETTINGS = SceneSettings.read()
@@ -299,6 +300,34 @@ def test_the_stated_deviation_is_the_real_one() -> None:
     assert abs(np.median(error)) < 0.5 * np.median(contact.sigma_s[finite])
     # The filter allows for accelerations that these leads don't have, so it errs on the safe side.
     assert 0.3 < 1.48 * np.median(np.abs(error)) / np.median(contact.sigma_s) < 1.1
+
+
+def test_growth_measured_in_the_pictures_is_known_far_better_than_by_boxes() -> None:
+    """Of 200 tracks; sides that err by 7 %, growth from one frame to the next by 0.4 %; after a third of a second."""
+
+    def errors(told: bool) -> np.ndarray:
+        random, ids, ttc = np.random.default_rng(5), np.arange(200), TimeToCollision(SETTINGS.ttc, SIZE, CAMERA.fx)
+        for k in range(11):
+            box = true_box(40 - 10 * k / FPS, 0.0)
+            middle, side = 0.5 * (box[:2] + box[2:]), (box[2:] - box[:2]) * np.exp(random.normal(0, 0.07, (200, 2)))
+            boxes = np.concatenate([middle - side / 2, middle + side / 2], axis=1).astype(np.float32)
+            log = math.log((40 - 10 * (k - 1) / FPS) / (40 - 10 * k / FPS)) + random.normal(0, 0.004, 200)
+            growth = Growth(ids, log.astype(np.float32), np.full(200, 0.004, np.float32)) if told and k else None
+            contact = ttc.step(ids, boxes, k / FPS, score=np.full(200, 0.7, np.float32), growth=growth)
+        return np.abs(contact.growth - 10 / (40 - 10 * 10 / FPS))
+
+    assert np.median(errors(True)) < 0.4 * np.median(errors(False))
+
+
+def test_growth_of_strangers_and_growth_that_was_not_measured_change_nothing() -> None:
+    growth = Growth(np.array([7, 8]), np.array([np.nan, 0.2], np.float32), np.full(2, 0.001, np.float32))
+    contacts = []
+    for told in (None, growth):
+        ttc = TimeToCollision(SETTINGS.ttc, SIZE, CAMERA.fx)
+        for k in range(20):
+            box = true_box(40 - 10 * k / FPS, 0.0).astype(np.float32)[None]
+            contacts.append(ttc.step(np.array([7]), box, k / FPS, growth=told).ttc_s[0])
+    assert contacts[:20] == contacts[20:] and np.isfinite(contacts[-1])
 
 
 def test_one_wild_box_is_weakened() -> None:

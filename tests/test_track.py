@@ -334,6 +334,9 @@ def test_flow_follows_shift_and_scale_in_frame_pixels(scale: float, dx: float, d
     xyxy, ok = flow.step(moved(grey, scale, dx, dy), tracks)
     assert ok.all()
     assert xyxy == pytest.approx(tracks.xyxy * scale + 2 * np.array([dx, dy, dx, dy]), abs=1.5)
+    assert flow.growth.id.tolist() == tracks.id.tolist()
+    assert flow.growth.log == pytest.approx(np.full(2, np.log(scale)), abs=0.006)
+    assert (np.abs(flow.growth.log - np.log(scale)) < 4 * flow.growth.sigma).all() and (flow.growth.sigma < 0.02).all()
 
 
 def test_flow_says_where_it_does_not_know() -> None:
@@ -345,8 +348,12 @@ def test_flow_says_where_it_does_not_know() -> None:
     flow.remember(texture(), tracks)
     _, ok = flow.step(moved(texture(), 1, 2, 0), tracks)
     assert ok.tolist() == [True, False]  # the second is 4 px large in the grey picture
+    assert np.isnan(flow.growth.log).tolist() == [False, True]
     xyxy, ok = flow.step(texture(), Tracks.empty())
     assert (xyxy.shape, ok.shape) == ((0, 4), (0,))
+    _, ok = flow.step(texture(), tracks)
+    flow.remember(texture(), tracks)  # boxes were not followed from this picture: what they grew by before is over
+    assert ok.any() and not len(flow.growth)
 
 
 def test_the_tracker_takes_flow_for_rows_that_are_ok() -> None:

@@ -23,6 +23,7 @@ from edgecnn.adas.pedestrian import arrival_s, pedestrian
 from edgecnn.adas.thresholds import SceneSettings
 from edgecnn.adas.ttc import TimeToCollision
 from edgecnn.scene import F32, Bool, Tracks
+from edgecnn.track.flow import Growth
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class SceneAnalysis:
         vanishing: tuple[float, float] | None = None,
         speed_mps: float = math.nan,
         yaw_rate_rps: float = math.nan,
+        growth: Growth | None = None,
         valid: bool = True,
     ) -> Scene:
         """One frame, taken at `t_ns`.
@@ -106,6 +108,7 @@ class SceneAnalysis:
         `frame` is the frame's index for the events; without it, the calls are counted from 0.
         `vanishing`: the row at which our lane's lines meet, and its deviation, px. `yaw_rate_rps`: how fast we turn to
         the right.
+        `growth`: by how much objects grew since the frame before (`FlowShift.growth`).
         `valid` False: the frame cannot be relied on; nothing is measured in it, and no warning begins.
         """
         self._frame = self._frame + 1 if frame is None else frame
@@ -113,7 +116,7 @@ class SceneAnalysis:
         if measured is None:
             measured = np.where((tracks.missed == 0)[:, None], tracks.xyxy, np.float32(np.nan))
         if not valid:
-            measured, vanishing = np.full_like(measured, np.nan), None
+            measured, vanishing, growth = np.full_like(measured, np.nan), None, None
         label, xyxy = tracks.label, self.camera.straight(tracks.xyxy)
         ranges = self._horizon.step(
             tracks.id, label, xyxy, self.camera.straight(measured), t.now_s, vanishing=vanishing
@@ -121,7 +124,7 @@ class SceneAnalysis:
         forward, bumper = ranges.forward_m, self.camera.bumper_m
         self._ego.step(speed_mps, t.now_s)
         self.speed_known |= math.isfinite(self._ego.speed_mps)
-        contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego, tracks.score)
+        contact = self._ttc.step(tracks.id, measured, t.now_s, kinds.tall[label], self._ego, tracks.score, growth)
         contact = contact.touching(bumper / np.maximum(forward, 2 * abs(bumper) + 0.1))
         path = Path.of(self.camera, lane, speed_mps=speed_mps, yaw_rate_rps=yaw_rate_rps)
         ttc_s, seen = contact.ttc_s, np.asarray(np.isfinite(measured).all(axis=1))

@@ -26,6 +26,7 @@ from edgecnn.adas.bounds import within
 from edgecnn.adas.ego import Ego
 from edgecnn.adas.memory import ById
 from edgecnn.scene import F32, I64, Bool
+from edgecnn.track.flow import Growth
 
 F64 = NDArray[np.float64]
 FAR, SPEED, ACCELERATION, ERROR = range(4)  # of the state: m, m/s, m/s², of ln(size)
@@ -51,6 +52,7 @@ class TtcSettings:
     closing_spread_ratio: float = field(metadata=within(0.05, 100))  # ... and its deviation ...
     least_mps: float = field(metadata=within(0.1, 30))  # ... of this own speed at least
     closing_mps: float = field(metadata=within(0.1, 100))  # deviation where our own speed is not known
+    growth_ratio: float = field(metadata=within(0, 1))  # deviation of a growth measured by flow, beside its own
     border_px: float = field(metadata=within(0, 50))  # a box this close to the picture's edge is cut off by it
 
 
@@ -144,16 +146,20 @@ class TimeToCollision:
         tall: Bool | None = None,
         ego: Ego | None = None,
         score: F32 | None = None,
+        growth: Growth | None = None,
     ) -> Contact:
         """Of the tracks `ids` (N,) at `now_s`, rising. `measured` (N, 4) px is nan where nothing was detected now.
 
         `tall` (N,): whose height is the better measure than the width (of a person, that swings with the gait).
         `ego`: our speed; where it is not known, an object's speed is told beside it. `score` (N,) of the detections: a
-        box of a poor one is a poor measure; without it all are taken to be sure.
+        box of a poor one is a poor measure; without it all are taken to be sure. `growth`: of the pictures since the
+        last step, of any tracks.
         """
         elapsed_s = 0.0 if self._now_s is None else min(max(now_s - self._now_s, 0.0), _LONGEST_S)
         self._now_s = now_s
         self._predict(elapsed_s, math.nan if ego is None else ego.speed_mps)
+        if growth is not None and elapsed_s > 0:
+            self._grow(growth, elapsed_s)
         seen = ~np.isnan(measured).any(axis=1)
         if seen.any():
             of_tall = np.zeros(len(ids), bool) if tall is None else tall
@@ -222,21 +228,38 @@ class TimeToCollision:
 
     def _update(self, rows: I64, log_size: F64, sigma: F64) -> None:
         """Extended Kalman update by ln(size) = ln(f size_m) - ln Z + error, with deviations `sigma` (N,)."""
-        s, memory = self.settings, self._memory
-        x, p = memory["state"][rows], memory["covariance"][rows]
+        s, x = self.settings, self._memory["state"][rows]
         h = np.zeros((len(rows), 4))
         h[:, FAR], h[:, ERROR] = -1 / x[:, FAR], 1.0
         innovation = log_size - math.log(self._focal_px * s.size_m) + np.log(x[:, FAR]) - x[:, ERROR]
+        self._correct(rows, h, innovation, sigma)
+
+    def _correct(self, rows: I64, h: F64, innovation: F64, sigma: F64) -> None:
+        """The Kalman filter's update: measurement matrices `h` (N, 4), innovations and deviations (N,)."""
+        memory = self._memory
+        x, p = memory["state"][rows], memory["covariance"][rows]
         ph = (p @ h[..., None])[..., 0]
         own = (h * ph).sum(axis=1)
         noise = np.square(sigma)
         # An outlier's noise is raised until it lies `outlier_sigmas` off, so that it pulls no harder.
-        noise = np.maximum(noise, np.square(innovation / s.outlier_sigmas) - own)
+        noise = np.maximum(noise, np.square(innovation / self.settings.outlier_sigmas) - own)
         gain = ph / (own + noise)[:, None]
         x = x + gain * innovation[:, None]
         x[:, FAR] = np.maximum(x[:, FAR], 0.1)
         memory["state"][rows] = x
         memory["covariance"][rows] = p - gain[:, :, None] * ph[:, None, :]
+
+    def _grow(self, growth: Growth, dt: float) -> None:
+        """Extended Kalman update by ln(Z before / Z now), of the tracks that are known already."""
+        s, memory = self.settings, self._memory
+        growth = growth[np.isfinite(growth.log) & np.isin(growth.id, memory.id)]
+        rows = memory.rows(growth.id)
+        x = memory["state"][rows]
+        now, nearing = x[:, FAR], self._own_mps - x[:, SPEED]
+        before = np.maximum(now + nearing * dt + x[:, ACCELERATION] * dt * dt / 2, 0.1)
+        h = np.zeros((len(rows), 4))
+        h[:, FAR], h[:, SPEED], h[:, ACCELERATION] = 1 / before - 1 / now, -dt / before, dt * dt / 2 / before
+        self._correct(rows, h, growth.log - np.log(before / now), np.hypot(growth.sigma, s.growth_ratio))
 
     def _contact(self, rows: I64) -> Contact:
         s, memory = self.settings, self._memory

@@ -222,6 +222,7 @@ class Pipeline:
             lane=lane,
             vanishing=row if math.isfinite(row[0]) else None,
             speed_mps=frame.speed_mps,
+            growth=self._flow.growth,
             valid=not invalid,
         )
         laps.lap("scene")

@@ -8,11 +8,13 @@ moved (edgecnn.track.camera).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.scene import F32, Bool, Tracks
+from edgecnn.scene import F32, I64, Bool, Tracks, _Columns
 from edgecnn.track.camera import Warp, background, fit
 
 _GRID = 4  # points a side
@@ -21,24 +23,42 @@ _CORE = 0.7  # share of the box that the grid spans: near its border there is ba
 _BACK_PX = 0.7  # a point must flow back to within this, px of the reduced picture
 _ENOUGH = 0.4  # share of a box's points that must do so
 _LEAST_PX = 8.0  # a box must be this large in the reduced picture to carry points
+_WINDOW = 11  # px a side, in which a point is sought
+_NOISE_PX = 0.02  # of a point, though all agree
 _TEXTURE = 2e-3  # least eigenvalue of the gradients' matrix: a background point on less is not followed
+
+
+@dataclass(frozen=True)
+class Growth(_Columns):
+    """By how much N objects grew from one picture to the next: far more exactly than two boxes tell."""
+
+    id: I64  # (N,) of the tracks
+    log: F32  # (N,) of the ratio of sizes; nan = not measured
+    sigma: F32  # (N,) standard deviation of `log`, from how well the points agree
+
+    @classmethod
+    def empty(cls) -> Growth:
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 class FlowShift:
     """Follows the boxes of one camera from each grey picture to the next. `frame_width` in px of the frame.
 
     `camera` is how the camera moved between the last two pictures, px of the frame; None where that is not known.
+    `growth` is what the boxes followed last grew by.
     """
 
     def __init__(self, frame_width: int) -> None:
         self._frame_width = frame_width
         self._before: NDArray[np.uint8] | None = None
         self.camera: Warp | None = None
+        self.growth = Growth.empty()
         axis = np.linspace(-0.5, 0.5, _GRID, dtype=np.float32) * np.float32(_CORE)
         self._grid = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(1, _POINTS, 2)
 
     def remember(self, grey: NDArray[np.uint8], tracks: Tracks) -> None:
         """A frame in which no box need be followed, because the detector runs: only `camera` is found."""
+        self.growth = Growth.empty()
         self._follow_all(grey, tracks.xyxy.astype(np.float32), np.zeros((0, 1, 2), np.float32))
 
     def step(self, grey: NDArray[np.uint8], tracks: Tracks) -> tuple[F32, Bool]:
@@ -48,7 +68,7 @@ class FlowShift:
         before, the rows that the tracker's `step` returned.
         """
         before, xyxy = self._before, tracks.xyxy.astype(np.float32)
-        n = len(xyxy)
+        n, self.growth = len(xyxy), Growth.empty()
         scale = np.float32(grey.shape[1] / self._frame_width)
         centre, side = 0.5 * scale * (xyxy[:, :2] + xyxy[:, 2:]), scale * (xyxy[:, 2:] - xyxy[:, :2])
         start = centre[:, None] + side[:, None] * self._grid  # (N, P, 2)
@@ -74,10 +94,16 @@ class FlowShift:
         drift = (shift * weight).sum(axis=1) / count
         arm = (start - mean[:, None]) * weight
         spread = (arm * arm).sum(axis=(1, 2))
-        growth = 1 + (arm * (shift - drift[:, None])).sum(axis=(1, 2)) / np.maximum(spread, 1e-6)
+        about = (shift - drift[:, None]) * weight
+        growth = 1 + (arm * about).sum(axis=(1, 2)) / np.maximum(spread, 1e-6)
 
         ok = (good.sum(axis=1) >= _ENOUGH * _POINTS) & (side.min(axis=1) >= _LEAST_PX)
         ok &= (growth > 0.8) & (growth < 1.25)
+        left = about - (growth - 1)[:, None, None] * arm
+        noise = np.sqrt((left * left).sum(axis=(1, 2)) / np.maximum(2 * count[:, 0] - 3, 1.0)) + _NOISE_PX
+        noise *= 1 + _WINDOW / np.maximum(side.min(axis=1), 1.0)  # points whose windows overlap are no two witnesses
+        log = np.where(ok, np.log(np.where(ok, growth, 1.0)), np.nan).astype(np.float32)
+        self.growth = Growth(tracks.id, log, (noise / np.sqrt(np.maximum(spread, 1e-6))).astype(np.float32))
         # The shift at the box's own centre; the points that are left may lie off it.
         moved = centre + drift + (growth - 1)[:, None] * (centre - mean)
         half = 0.5 * side * growth[:, None]
@@ -106,7 +132,7 @@ def _follow(before: NDArray[np.uint8], now: NDArray[np.uint8], points: F32) -> t
     """Where the points (M, 1, 2) of one picture are in the other, which (M,) were found, and their texture (M,)."""
     stop = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.03)
     there, found, texture = cv2.calcOpticalFlowPyrLK(
-        before, now, points, np.empty_like(points), winSize=(11, 11), maxLevel=2, criteria=stop,
+        before, now, points, np.empty_like(points), winSize=(_WINDOW, _WINDOW), maxLevel=2, criteria=stop,
         flags=cv2.OPTFLOW_LK_GET_MIN_EIGENVALS,
     )  # fmt: skip
     known = np.asarray(found).reshape(-1) == 1
