@@ -32,7 +32,7 @@ from edgecnn.run.health import nonsense
 from edgecnn.run.regions import RegionDetector
 from edgecnn.run.second import SecondStage
 from edgecnn.run.timing import Laps
-from edgecnn.scene import F32, Detections, Frame, Picture, Tracks
+from edgecnn.scene import F32, Bool, Detections, Frame, Picture, Tracks
 from edgecnn.track.cuts import CutDetector
 from edgecnn.track.flow import FlowShift
 from edgecnn.track.motion import MOVING
@@ -173,9 +173,9 @@ class Pipeline:
             if self._second:
                 self._second.reset()
             self._tracks, self._scene = Tracks.empty(), None
-        flow = expected = hidden = None
-        if self._regions:
-            flow = self._flow.step(grey, self._tracks)
+        flow: tuple[F32, Bool] | None = self._flow.step(grey, self._tracks)
+        expected = hidden = None
+        if self._regions and flow:
             expected, hidden = self._tracker.expected(frame.t_ns, flow), self._tracker.hidden
         look = self._schedule.due(
             cut=cut,
@@ -191,15 +191,11 @@ class Pipeline:
         if look.why and look.tiles is None:
             detections, invalid = self._detect(frame, laps)
             searched = np.array([[0, 0, *size]], np.float32)
-            if flow is None:
-                self._flow.remember(grey, self._tracks)
-            elif detections is not None:
-                flow = None  # a detection says more
+            if detections is not None:
+                flow = None  # of where the boxes are, a detection says more
         elif look.tiles is not None and self._regions:
             detections, invalid = self._regions(frame.bgr, look.tiles, frame.index, laps)
             searched, looked = look.tiles.source, partial(visible, tiles=look.tiles, frame_size=size)
-        elif flow is None:
-            flow = self._flow.step(grey, self._tracks)
         if self._looks:
             self._looks.frame = frame.bgr
         self._tracks = self._tracker.step(
