@@ -35,7 +35,7 @@ from edgecnn.run.timing import working_ms
 from edgecnn.scene import Detections, Frame, Tracks, Truth
 from edgecnn.track.assign import iou
 
-STRIDES, BUDGETS = (2, 3, 5, 8, 10), (0.1, 0.15, 0.2, 0.3)
+STRIDES, BUDGETS = (2, 3, 5, 8, 10), (0.1, 0.15, 0.18, 0.2, 0.3)
 DANGER, HARMLESS = ("stopped_lead", "braking_lead", "slower_lead"), ("adjacent_car", "cut_out", "oncoming")
 STAGED_FRAMES = 200
 LEAST_TTC_S = 2.0
