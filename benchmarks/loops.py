@@ -32,8 +32,8 @@ from edgecnn.bundle import Bundle
 from edgecnn.compile import compile_recipe
 from edgecnn.data.simulator import Drive
 from edgecnn.run import FrameResult, Pipeline, RunSettings
+from edgecnn.run.readers import to_bgr
 from edgecnn.run.sinks import VideoSink
-from edgecnn.run.sources import to_bgr
 from edgecnn.scene import Frame
 
 SCORE, IOU = 0.3, 0.6
