@@ -91,9 +91,13 @@ def seen(xyxy: NDArray[Any], windows: NDArray[Any], zoom: F64, frame_size: tuple
     small, large = SIZES
     fits = np.clip(np.minimum(np.log(2 * size / small), np.log(2 * large / size)) / np.log(2), 0, 1)
     frame = np.array(frame_size, np.float64)
-    low = np.where(windows[:, :2] <= 0, -np.inf, windows[:, :2])[:, None] + ROOM * side
-    high = np.where(windows[:, 2:] >= frame, np.inf, windows[:, 2:])[:, None] - ROOM * side
-    return np.asarray(fits * ((xyxy[None, :, :2] >= low) & (xyxy[None, :, 2:] <= high)).all(2))
+    low = np.where(windows[:, :2] <= 0, -np.inf, windows[:, :2])
+    high = np.where(windows[:, 2:] >= frame, np.inf, windows[:, 2:])
+    near, far = xyxy[:, :2] - ROOM * side, xyxy[:, 2:] + ROOM * side
+    # An axis of length two makes NumPy four times slower than the two written out.
+    across = (near[:, 0] >= low[:, :1]) & (far[:, 0] <= high[:, :1])
+    down = (near[:, 1] >= low[:, 1:]) & (far[:, 1] <= high[:, 1:])
+    return np.asarray(fits * (across & down))
 
 
 def through(xyxy: NDArray[Any], tiles: Tiles, frame_size: tuple[int, int]) -> F64:
