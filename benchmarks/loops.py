@@ -223,7 +223,12 @@ def _frames(clip: Path) -> Iterator[Frame]:
 
 
 def variant(bundle: Bundle, width: int, folder: Path) -> Bundle:
-    """The bundle's weights, compiled for pictures `width` wide and 3/5 as high, in whole cells of 32 px."""
+    """The bundle's weights, compiled for pictures `width` wide and 3/5 as high, in whole cells of 32 px; its windows
+    have about the same share of the frame."""
+    model, run = bundle.require_model(), dict(bundle.settings["run"])
+    if model.regions:
+        height, across = (round(side * width / model.width / 32) * 32 for side in model.regions)
+        run["regions"] = {"height": height, "width": across}
     recipe = {
         "name": f"loop{width}",
         "model": {
@@ -234,7 +239,7 @@ def variant(bundle: Bundle, width: int, folder: Path) -> Bundle:
         },
         "quantize": {"data": {"kind": "sim", "seed": 9200, "pictures": 48}},
         "build": None,
-        "run": dict(bundle.settings["run"]),
+        "run": run,
     }
     path = folder / f"{width}.yaml"
     path.write_text(yaml.safe_dump(recipe), "utf-8")
