@@ -71,6 +71,53 @@ def _curves(
     samples: Sequence[tuple[Detections, Truth]], members: Mapping[int, tuple[int, ...]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Precision (10 IoU, 101 recall, category, 4 sizes) and recall (10, category, 4) of each category's members."""
+    evaluation = _evaluated(samples, members)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.accumulate()
+    return evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
+
+
+def redrawn_detections(
+    samples: Iterable[tuple[Detections, Truth]], classes: Sequence[str], weight: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """`AP` and `AP50` as `evaluate_detections` has them, (R,) each, of R samples that hold the pictures as often as
+    `weight` (R, pictures) says. As COCOeval.accumulate counts them, but every picture is matched only once.
+    """
+    evaluation = _evaluated(list(samples), {index: (index,) for index in range(len(classes))})
+    pictures, levels = len(evaluation.params.imgIds), evaluation.params.recThrs
+    sizes = len(evaluation.params.areaRng)
+    both = np.full((len(weight), len(classes), 2), np.nan)
+    for k in range(len(classes)):
+        first = k * sizes * pictures  # of the size "all"
+        rows = [(i, row) for i, row in enumerate(evaluation.evalImgs[first : first + pictures]) if row is not None]
+        truths = np.zeros(pictures)
+        for i, row in rows:
+            truths[i] = np.count_nonzero(np.asarray(row["gtIgnore"]) == 0)
+        there = weight @ truths
+        if not truths.any():
+            continue
+        order = np.argsort(-np.concatenate([row["dtScores"] for _, row in rows]), kind="mergesort")
+        picture = np.concatenate([np.full(len(row["dtScores"]), i) for i, row in rows]).astype(np.int64)[order]
+        hit = np.concatenate([row["dtMatches"] for _, row in rows], axis=1)[:, order] != 0
+        counted = ~np.concatenate([row["dtIgnore"] for _, row in rows], axis=1)[:, order].astype(bool)
+        for r in np.flatnonzero(there > 0):
+            w = weight[r, picture]
+            hits, found = np.cumsum((hit & counted) * w, axis=1), np.cumsum(counted * w, axis=1)
+            precision = hits / np.maximum(found, np.spacing(1))
+            precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            at = [np.searchsorted(recall, levels) for recall in hits / there[r]]
+            curve = np.zeros((len(at), len(levels)))
+            for t, where in enumerate(at):
+                inside = where < len(w)
+                curve[t, inside] = precision[t, where[inside]]
+            both[r, k] = curve.mean(), curve[0].mean()
+    known = np.isfinite(both).sum(axis=1)
+    mean = np.where(known > 0, np.nansum(both, axis=1) / np.maximum(known, 1), np.nan)
+    return {"AP": mean[:, 0], "AP50": mean[:, 1]}
+
+
+def _evaluated(samples: Sequence[tuple[Detections, Truth]], members: Mapping[int, tuple[int, ...]]) -> Any:
+    """COCOeval with every picture matched."""
     truths: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     every = {label for labels in members.values() for label in labels}
@@ -88,8 +135,7 @@ def _curves(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(_coco(len(samples), members, truths), _coco(len(samples), members, found), "bbox")
         evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
+    return evaluation
 
 
 def _rows(picture: int, category: int, xyxy: NDArray[np.float32], **columns: NDArray[Any]) -> list[dict[str, Any]]:

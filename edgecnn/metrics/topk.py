@@ -19,6 +19,13 @@ def topk(scores: NDArray[Any], labels: NDArray[np.integer[Any]], ks: Sequence[in
 
     Raises InputError where there is nothing to score or the shapes do not fit.
     """
+    return {name: float(np.mean(right)) for name, right in right_by_k(scores, labels, ks).items()}
+
+
+def right_by_k(
+    scores: NDArray[Any], labels: NDArray[np.integer[Any]], ks: Sequence[int] = (1, 5)
+) -> dict[str, NDArray[np.float64]]:
+    """The same picture by picture: (N,) 1 where the network is right, else 0. Raises as `topk`."""
     if scores.ndim != 2 or len(scores) == 0 or labels.shape != (len(scores),):
         raise InputError(f"scores of shape {scores.shape} and labels of shape {labels.shape}", wanted="(N, C) and (N,)")
     classes = scores.shape[1]
@@ -29,4 +36,4 @@ def topk(scores: NDArray[Any], labels: NDArray[np.integer[Any]], ks: Sequence[in
     true = np.take_along_axis(scores, labels[:, None].astype(np.int64), axis=1)
     rank = (scores >= true).sum(axis=1)  # 1 = best; the true class counts itself
     rank = np.where(np.isnan(true[:, 0]), classes + 1, rank)
-    return {f"top{k}": float(np.mean(rank <= k)) for k in ks if k == 1 or k < classes}
+    return {f"top{k}": (rank <= k).astype(np.float64) for k in ks if k == 1 or k < classes}

@@ -48,11 +48,11 @@ class _Counts:
     hits: F64  # (19,) HOTA's true positives
     association: F64  # (19,) sum of A(c) over the true positives
     overlap: F64  # (19,) sum of IoU over the true positives
-    truths: float = 0
-    tracks: float = 0
-    clear_hits: float = 0
-    switches: float = 0
-    identity_hits: float = 0
+    truths: Any = 0  # float, or (R,) of R totals, as are ...
+    tracks: Any = 0
+    clear_hits: Any = 0
+    switches: Any = 0
+    identity_hits: Any = 0  # ... these
 
     def __iadd__(self, other: _Counts) -> _Counts:
         for field in fields(self):
@@ -73,21 +73,39 @@ def evaluate_tracks(sequences: Iterable[Iterable[tuple[Identified, Truth]]]) -> 
     zero = np.zeros(len(ALPHAS))
     total = _Counts(zero.copy(), zero.copy(), zero.copy())
     for sequence in sequences:
-        frames = _frames(sequence)
-        truths = 1 + max((int(f.truth.max()) for f in frames if len(f.truth)), default=-1)
-        tracks = 1 + max((int(f.track.max()) for f in frames if len(f.track)), default=-1)
-        total += _count(frames, truths, tracks)
+        total += _counted(sequence)
+    return {name: float(value) for name, value in _figures(total).items()}
+
+
+def redrawn_tracks(pieces: Iterable[Iterable[tuple[Identified, Truth]]], weight: F64) -> dict[str, F64]:
+    """HOTA, MOTA and IDF1 as `evaluate_tracks` returns them, (R,) each, of R samples in which the pieces of sequences
+    occur as often as `weight` (R, pieces) says. Identities are held together within a piece only."""
+    counts = [_counted(piece) for piece in pieces]
+    total = _Counts(*(weight @ np.array([getattr(one, f.name) for one in counts], np.float64) for f in fields(_Counts)))
+    return {name: value for name, value in _figures(total).items() if name in ("HOTA", "MOTA", "IDF1")}
+
+
+def _counted(sequence: Iterable[tuple[Identified, Truth]]) -> _Counts:
+    frames = _frames(sequence)
+    truths = 1 + max((int(f.truth.max()) for f in frames if len(f.truth)), default=-1)
+    tracks = 1 + max((int(f.track.max()) for f in frames if len(f.track)), default=-1)
+    return _count(frames, truths, tracks)
+
+
+def _figures(total: _Counts) -> dict[str, Any]:
+    """Of one total, or of R at once: then its columns are (R, 19) and (R,)."""
     misses, false = total.truths - total.clear_hits, total.tracks - total.clear_hits
-    det = total.hits / np.maximum(1, total.truths + total.tracks - total.hits)
+    all_rows = np.asarray(total.truths + total.tracks, np.float64)
+    det = total.hits / np.maximum(1, all_rows[..., None] - total.hits)
     ass = total.association / np.maximum(1, total.hits)
     loc = np.where(total.hits > 0, total.overlap / np.maximum(1, total.hits), 1.0)
     return {
-        "HOTA": float(np.sqrt(det * ass).mean()),
-        "DetA": float(det.mean()),
-        "AssA": float(ass.mean()),
-        "LocA": float(loc.mean()),
-        "MOTA": (total.clear_hits - false - total.switches) / max(1, total.truths),
-        "IDF1": 2 * total.identity_hits / max(1, total.truths + total.tracks),
+        "HOTA": np.sqrt(det * ass).mean(axis=-1),
+        "DetA": det.mean(axis=-1),
+        "AssA": ass.mean(axis=-1),
+        "LocA": loc.mean(axis=-1),
+        "MOTA": (total.clear_hits - false - total.switches) / np.maximum(1, total.truths),
+        "IDF1": 2 * total.identity_hits / np.maximum(1, all_rows),
         "switches": total.switches,
         "hits": total.clear_hits,
         "misses": misses,
