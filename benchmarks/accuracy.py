@@ -33,10 +33,10 @@ def main() -> None:
     for text in args.data:
         for path in args.bundles:
             bundle = Bundle.read(path)
-            figures, count = measure(bundle, section(text, args.pictures), ("fp32", "int8"))
-            for form, values in figures.items():
+            found = measure(bundle, section(text, args.pictures), ("fp32", "int8"))
+            for form, values in found.figures.items():
                 cells = " | ".join(f"{100 * values[k]:.1f}" if k in values else "" for k in SHOWN)
-                print(f"| {Path(text).name} | {count} | {bundle.name} | {form} | {cells} |", flush=True)
+                print(f"| {Path(text).name} | {found.samples} | {bundle.name} | {form} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

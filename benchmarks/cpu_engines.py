@@ -160,8 +160,8 @@ def figures(recipe: Recipe, model: ModelSpec, backends: Mapping[str, Backend]) -
     if model.task == "classify" and data.pictures < LEAST:
         return "top-1", {}
     name = "AP50" if model.task == "detect" else "top1"
-    found, count = measured(model, backends, data, RunSettings())
-    return f"{name} ({count} pictures)", {lane: row[name] for lane, row in found.items()}
+    found = measured(model, backends, data, RunSettings())
+    return f"{name} ({found.samples} pictures)", {lane: row[name] for lane, row in found.figures.items()}
 
 
 def table(path: Path, runs: Path) -> str:

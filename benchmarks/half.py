@@ -48,10 +48,11 @@ def run(bundle: Bundle, data: DataSection, folder: Path) -> None:
         other = Bundle(folder, bundle.name, settings=bundle.settings).with_stage(
             "export", settings={}, version=1, files={"fp32": "model.onnx"}, facts={}, tools={}, model=model
         )
-        figures, count = measure(other, data, ("fp32",))
+        found = measure(other, data, ("fp32",))
+        figures = found.figures["fp32"]
         db = "" if name == "fp32" else f"{compare(networks['fp32'][0], network, inputs, 0).sqnr_db:.1f}"
-        cells = " | ".join(f"{100 * figures['fp32'][k]:.1f}" if k in figures["fp32"] else "" for k in SHOWN)
-        print(f"| {bundle.name} | {count} | {name} | {nodes} | {db} | {cells} |", flush=True)
+        cells = " | ".join(f"{100 * figures[k]:.1f}" if k in figures else "" for k in SHOWN)
+        print(f"| {bundle.name} | {found.samples} | {name} | {nodes} | {db} | {cells} |", flush=True)
 
 
 def main() -> None:

@@ -126,7 +126,7 @@ def score(bundle: Bundle, path: Path, data: DataSection, figure: str) -> float:
     alone = bundle.before("quantize").with_stage(
         "quantize", settings={}, version=0, files={"int8": path.name}, facts={}, tools={}
     )
-    return measure(alone, data, ["int8"])[0]["int8"][figure]
+    return measure(alone, data, ["int8"]).figures["int8"][figure]
 
 
 def main() -> None:
@@ -155,8 +155,8 @@ def main() -> None:
     kept = args.out / "placement.json"
     rows: dict[str, Any] = json.loads(kept.read_text()) if kept.is_file() else {}
     if "FP32" not in rows:
-        found, count = measure(bundle, data, ["fp32"])
-        rows["FP32"] = {"figure": found["fp32"][figure], "count": count}
+        found = measure(bundle, data, ["fp32"])
+        rows["FP32"] = {"figure": found.figures["fp32"][figure], "count": found.samples}
     for title, make in quantizers(own).items():
         if title in rows:
             continue

@@ -62,14 +62,14 @@ def main() -> None:
         _, seed, pictures = args.check.split(":")
         data = DataSection(seed=int(seed), pictures=int(pictures))
     figure = FIGURES[bundle.require_model().task]
-    exact, count = measure(bundle, data, ["fp32"])
-    print(f"{recipe.name}, checked on {count} pictures; FP32 {figure} {exact['fp32'][figure]:.4f}\n")
+    exact = measure(bundle, data, ["fp32"])
+    print(f"{recipe.name}, checked on {exact.samples} pictures; FP32 {figure} {exact.figures['fp32'][figure]:.4f}\n")
     print(f"| ranges | INT8 {figure} | SQNR, dB | kernels kept float |\n|---|---|---|---|")
     for name, change in [*ROWS.items(), ("best", {"ranges": {"default": "mse"} | best(bundle, recipe.quantize)})]:
         section = recipe.quantize.model_copy(update=QuantizeSection(**change).model_dump(include=set(change)))
         made = run_stage(bundle.before("quantize"), recipe.model_copy(update={"quantize": section}))
         facts = made.stages["quantize"].facts
-        score = measure(made, data, ["int8"])[0]["int8"][figure]
+        score = measure(made, data, ["int8"]).figures["int8"][figure]
         sqnr = list(facts["sqnr_cpu_db"].values())[-1]
         print(f"| {name} | {score:.4f} | {sqnr:.1f} | {len(facts['kept_float'])} |", flush=True)
 

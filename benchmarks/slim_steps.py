@@ -87,7 +87,7 @@ def main() -> None:
             print(f"{name}: {error}", file=sys.stderr)
             shutil.rmtree(folder)
             continue
-        figures, _ = measure(bundle, load(path).check.data, ("fp32", "int8"))
+        figures = measure(bundle, load(path).check.data, ("fp32", "int8")).figures
         size = {role: bundle.file(role).stat().st_size for role in ("fp32", "int8_cpu")}
         first = first or size
         faster = _faster(Bundle.read(whole), bundle)

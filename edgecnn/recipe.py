@@ -315,7 +315,7 @@ class CheckSection(Section):
     data: DataSection = DataSection(kind="sim_drive", seed=9300, pictures=100, drives=2)
     gates: dict[str, float] = Field(default_factory=dict)  # metric -> least value
     max_drop: dict[str, float] = Field(default_factory=dict)  # metric -> largest loss of INT8 against FP32
-    baseline: Path | None = None  # JSON of an earlier `edgecnn check --json`
+    baseline: Path | None = None  # what an earlier `edgecnn check --update` wrote
     baseline_drop: Annotated[float, Field(ge=0)] = 0.01  # largest loss against the baseline
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from tiny_detector import HEIGHT, MODEL, WIDTH, lamp_box, lamp_picture, make_bundle
 
-from edgecnn.bundle import Bundle
-from edgecnn.check import CheckReport, accuracy, check, judge
+from edgecnn.bundle import Bundle, sha256
+from edgecnn.check import CheckReport, Measured, accuracy, check, judge
 from edgecnn.check.accuracy import Vocabulary
-from edgecnn.check.gates import read_baseline
+from edgecnn.check.measured import read_baseline
 from edgecnn.errors import InputError, ModelError, RecipeError
+from edgecnn.metrics.redraw import DRAWS
 from edgecnn.recipe import CheckSection, DataSection
 from edgecnn.scene import Detections, Frame, Truth
 
@@ -26,6 +27,7 @@ FIGURES = {
     "fp32": {"AP": 0.50, "AP50": 0.80, "AP_small": NAN, "HOTA": 0.60, "misses": 4.0},
     "int8": {"AP": 0.48, "AP50": 0.79, "AP_small": NAN, "HOTA": 0.61, "misses": 5.0},
 }
+FOUND = Measured(FIGURES, 100)
 
 
 def section(**keys: Any) -> CheckSection:
@@ -44,26 +46,28 @@ def section(**keys: Any) -> CheckSection:
     ],
 )
 def test_one_gate(keys: dict[str, Any], value: float, ok: bool) -> None:
-    (gate,) = judge(FIGURES, section(**keys))
+    (gate,) = judge(FOUND, section(**keys))
     assert gate.precision == "int8" and gate.ok is ok
     np.testing.assert_allclose(gate.value, value, atol=1e-12)
 
 
 def test_without_int8_the_whole_network_ships_and_nothing_drops() -> None:
     alone = {"fp32": FIGURES["fp32"]}
-    gates = judge(alone, section(gates={"AP50": 0.8}, max_drop={"AP50": 0.0}))
+    gates = judge(Measured(alone, 1), section(gates={"AP50": 0.8}, max_drop={"AP50": 0.0}))
     assert [(g.kind, g.precision, g.ok) for g in gates] == [("least", "fp32", True)]
 
 
 def test_a_baseline_holds_the_headlines_and_never_the_counts() -> None:
     earlier = {"int8": {"AP": 0.485, "AP50": 0.82, "HOTA": 0.5, "misses": 0.0, "car/AP": 1.0}}
-    gates = judge(FIGURES, section(baseline_drop=0.01), earlier)
+    gates = judge(FOUND, section(baseline_drop=0.01), Measured(earlier, 1))
     assert [(g.metric, g.ok) for g in gates] == [("AP", True), ("AP50", False), ("HOTA", True)]
 
 
 def test_a_headline_that_is_no_longer_measurable_misses_its_baseline() -> None:
     now = {"int8": {**FIGURES["int8"], "HOTA": NAN}}
-    assert [(g.metric, g.ok) for g in judge(now, section(), {"int8": {"HOTA": 0.5}})] == [("HOTA", False)]
+    assert [(g.metric, g.ok) for g in judge(Measured(now, 1), section(), Measured({"int8": {"HOTA": 0.5}}, 1))] == [
+        ("HOTA", False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,11 +80,11 @@ def test_a_headline_that_is_no_longer_measurable_misses_its_baseline() -> None:
 )
 def test_a_gate_on_what_is_not_measured(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(RecipeError, match=words):
-        judge(FIGURES, section(**keys))
+        judge(FOUND, section(**keys))
 
 
 def report(**keys: Any) -> CheckReport:
-    gates = judge(FIGURES, section(**keys))
+    gates = judge(FOUND, section(**keys))
     return CheckReport("adas <1>", {"kind": "sim"}, 100, FIGURES, tuple(gates))
 
 
@@ -106,8 +110,8 @@ def test_a_report_is_the_next_ones_baseline(tmp_path: Path) -> None:
     path = tmp_path / "baseline.json"
     path.write_text(json.dumps(data), "utf-8")
     known = read_baseline(path)
-    assert known["int8"]["AP50"] == 0.79 and "AP_small" not in known["int8"]
-    assert all(gate.ok and gate.value == 0 for gate in judge(FIGURES, section(), known))
+    assert known.figures["int8"]["AP50"] == 0.79 and "AP_small" not in known.figures["int8"]
+    assert all(gate.ok and gate.value == 0 for gate in judge(FOUND, section(), known))
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"figures": 3}', '{"figures": {"int8": {"AP": "x"}}}'])
@@ -284,3 +288,93 @@ def test_a_classifier(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.Monkey
     assert done.figures["int8"] == {"top1": 0.75} and done.ok
     with pytest.raises(ModelError, match=r"a network of 3 classes; wanted 2"):
         check(replace(bundle, model=replace(model, classes=("a", "b", "c"))), section())
+
+
+def redrawn(lost: float, spread: float, units: int = 100) -> tuple[Measured, Measured]:
+    """The release before and what ships now: AP50 fell by `lost`, which redrawn samples have by `spread` otherwise."""
+    common, apart = np.random.default_rng(1).normal(0, 0.05, DRAWS), np.random.default_rng(2).normal(0, spread, DRAWS)
+    rows = [{"int8": {"AP50": 0.8 + common}}, {"int8": {"AP50": 0.8 - lost + common + apart}}]
+    values = [{"int8": {"AP50": 0.8}}, {"int8": {"AP50": 0.8 - lost}}]
+    before, now = (Measured(v, 100, r, units, "same") for v, r in zip(values, rows, strict=True))
+    return before, now
+
+
+@pytest.mark.parametrize(
+    ("lost", "spread", "units", "verdict"),
+    [
+        (0.05, 0.01, 100, "missed"),  # beyond the limit, and 5 deviations from no loss
+        (0.05, 0.05, 100, "unsure"),  # beyond the limit, and perhaps an accident
+        (0.05, 0.01, 19, "unsure"),  # too few units to know
+        (0.005, 0.002, 100, "ok"),
+        (0.005, 0.05, 100, "unsure"),  # within the limit, but a loss of the limit's size would not have been seen
+        (0.02, 0.0001, 100, "ok"),  # at the limit
+        (-0.05, 0.001, 100, "ok"),
+    ],
+)
+def test_a_loss_counts_where_it_is_no_accident(lost: float, spread: float, units: int, verdict: str) -> None:
+    before, now = redrawn(lost, spread, units)
+    (gate,) = judge(now, section(baseline_drop=0.0200001), before)
+    assert gate.verdict == verdict and gate.ok is (verdict != "missed")
+    if units > 19:
+        assert gate.high - gate.low == pytest.approx(4 * spread, rel=0.1)  # what both have in common cancels out
+
+
+def test_a_gate_that_is_unsure_is_told_everywhere_and_fails_nothing() -> None:
+    before, now = redrawn(0.05, 0.05)
+    done = CheckReport("b", {}, 100, now.figures, tuple(judge(now, section(baseline_drop=0.02), before)))
+    assert done.ok and len(done.unsure) == 1
+    assert done.table()[1][-1] == "unsure"
+    (case,) = ElementTree.fromstring(done.junit())
+    assert [child.tag for child in case] == ["system-out"] and "too few pictures" in str(case[0].text)
+    assert "1 gates passed" in done.markdown() and "too few pictures to tell" in done.markdown()
+    assert done.json()["gates"][0]["verdict"] == "unsure"
+
+
+def test_markdown_names_what_is_missed_and_has_a_table() -> None:
+    text = report(gates={"AP50": 0.9, "HOTA": 0.5}).markdown()
+    assert "1 of 2 gates missed" in text and "- AP50 0.7900 (int8), at least 0.9: missed" in text
+    assert "| AP50 | 0.8000 | 0.7900 | -0.0100 | ≥ 0.9 | MISSED |" in text
+
+
+def test_a_baseline_of_other_pictures_is_refused() -> None:
+    before, now = redrawn(0.0, 0.01)
+    with pytest.raises(InputError, match=r"other pictures.*--update"):
+        judge(replace(now, truth="other"), section(), before)
+
+
+def test_a_baseline_is_written_with_its_reason_and_read_again(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(accuracy, "open_dataset", lambda section: Lamps(section.pictures))
+    path = tmp_path / "lamps.json"
+    keys: dict[str, Any] = {"data": DataSection(pictures=24), "baseline": str(path), "baseline_drop": 0.01}
+    check(bundle, section(**keys), update="the first")
+    check(bundle, section(**keys), update="once more")
+    body = json.loads(path.read_text("utf-8"))
+    assert [row["reason"] for row in body["history"]] == ["the first", "once more"]
+    assert body["history"][0]["model"] == sha256(bundle.file("int8_cpu"))
+    again = check(bundle, section(**keys))
+    assert {gate.metric: gate.verdict for gate in again.gates} == {"AP": "ok", "AP50": "ok"}
+    assert all(gate.value == gate.low == gate.high == 0 for gate in again.gates)
+    # a quarter of the truth moved: another sample by its pictures, but not by its objects
+    monkeypatch.setattr(accuracy, "open_dataset", lambda section: Lamps(section.pictures, wrong=18))
+    worse = check(bundle, section(**keys))
+    assert not worse.ok and all(gate.low > 0 for gate in worse.gates)
+    with pytest.raises(InputError, match="other pictures"):
+        check(bundle, section(**{**keys, "data": DataSection(pictures=25)}))
+
+
+def test_a_baseline_is_not_written_of_what_misses_its_gates_nor_over_another_file(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(accuracy, "open_dataset", lambda section: Lamps(section.pictures, wrong=1))
+    path = tmp_path / "lamps.json"
+    keys: dict[str, Any] = {"data": DataSection(pictures=24), "baseline": str(path), "gates": {"AP50": 0.99}}
+    assert not check(bundle, section(**keys), update="why not").ok
+    assert not path.exists()
+    path.write_text("something else", "utf-8")
+    with pytest.raises(InputError, match="not readable"):
+        check(bundle, section(**keys), update="why not")
+    assert path.read_text("utf-8") == "something else"
+    with pytest.raises(InputError, match="no baseline to update"):
+        check(bundle, section(data=DataSection(pictures=24)), update="why not")

@@ -16,14 +16,16 @@ import numpy as np
 
 from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle, ModelSpec
+from edgecnn.check.measured import Measured, alone, fingerprint, in_pieces
 from edgecnn.data import CLASSES, Dataset, class_map, open_dataset
 from edgecnn.data.narrow import Narrowed
 from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError, ModelError
-from edgecnn.metrics.detection import evaluate_detections
+from edgecnn.metrics.detection import evaluate_detections, redrawn_detections
 from edgecnn.metrics.likeness import likeness
-from edgecnn.metrics.topk import topk
-from edgecnn.metrics.tracking import evaluate_tracks
+from edgecnn.metrics.redraw import draws
+from edgecnn.metrics.topk import right_by_k, topk
+from edgecnn.metrics.tracking import evaluate_tracks, redrawn_tracks
 from edgecnn.progress import bar
 from edgecnn.recipe import DataSection
 from edgecnn.run.loop import Pipeline, RunSettings
@@ -34,22 +36,18 @@ FAINT = 0.01  # average precision wants the weak detections too
 SOURCES = ("coco", "voc", "kitti", "openimages")  # whose names a network's classes may have
 VEHICLES = {"car", "van", "truck", "bus", "truck_bus"}  # the group `vehicle`: a bus found as a truck is found
 
-Figures = dict[str, float]
 
-
-def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) -> tuple[dict[str, Figures], int]:
-    """precision -> metric -> value, and the number of pictures."""
+def measure(bundle: Bundle, data: DataSection, precisions: Sequence[Precision]) -> Measured:
+    """The figures of some precisions of a bundle."""
     backends: dict[str, Backend] = {p: open_backend(bundle, p) for p in precisions}
     model = bundle.require_model()
     if model.task == "embed":
         backends = {"fp32": open_backend(bundle, "fp32"), **backends}
-    figures, count = measured(model, backends, data, RunSettings.of(bundle))
-    return {p: figures[p] for p in precisions}, count
+    found = measured(model, backends, data, RunSettings.of(bundle))
+    return replace(found, figures={p: found.figures[p] for p in precisions})
 
 
-def measured(
-    model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
-) -> tuple[dict[str, Figures], int]:
+def measured(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings) -> Measured:
     """The same of any backends, by name; for embeddings `fp32` must be among them."""
     if model.task == "classify":
         return _classify(model, backends, data)
@@ -60,25 +58,35 @@ def measured(
     return _detect(model, backends, data, settings)
 
 
-def _classify(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> tuple[dict[str, Figures], int]:
+def _classify(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> Measured:
     dataset = labelled(model, data)
     labels: list[int] = []
+    truths: list[Truth] = []
 
     def told(sample: Sample) -> bool:
         """Whether the picture is of a class that the network tells; that class is noted."""
-        labels.extend(map(int, sample.truth.label[:1]))
-        return len(sample.truth) > 0
+        if not len(sample.truth):
+            return False
+        labels.append(int(sample.truth.label[0]))
+        truths.append(sample.truth)
+        return True
 
     scores = _answers(model, backends, dataset, told)
-    figures: dict[str, Figures] = {p: topk(rows, np.array(labels)) for p, rows in scores.items()}
-    return figures, len(labels)
+    figures = {p: topk(rows, np.array(labels)) for p, rows in scores.items()}
+    unit = alone(len(labels))
+    weight = draws(int(unit.max()) + 1)[:, unit]
+    redrawn = {
+        p: {name: weight @ right / weight.sum(1) for name, right in right_by_k(rows, np.array(labels)).items()}
+        for p, rows in scores.items()
+    }
+    return Measured(figures, len(labels), redrawn, int(unit.max()) + 1, fingerprint(unit, truths))
 
 
-def _embed(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> tuple[dict[str, Figures], int]:
+def _embed(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection) -> Measured:
     """FP32 must be among the backends: the others are held against it."""
     dataset = open_dataset(data)
     vectors = _answers(model, backends, dataset, lambda _: True)
-    return {p: likeness(found, vectors["fp32"]) for p, found in vectors.items()}, len(dataset)
+    return Measured({p: likeness(found, vectors["fp32"]) for p, found in vectors.items()}, len(dataset))
 
 
 def _answers(
@@ -111,9 +119,7 @@ def labelled(model: ModelSpec, data: DataSection) -> Dataset:
     return dataset
 
 
-def _detect(
-    model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
-) -> tuple[dict[str, Figures], int]:
+def _detect(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings) -> Measured:
     dataset = boxed(model, data)
     words = Vocabulary.of(model.classes, dataset.classes)
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
@@ -125,7 +131,20 @@ def _detect(
             for p, detect in detectors.items():
                 pairs[p].append((words.found(detect(sample.bgr)), truth))
             advance(1)
-    return {p: evaluate_detections(rows, words.classes, words.groups()) for p, rows in pairs.items()}, len(dataset)
+    figures = {p: evaluate_detections(rows, words.classes, words.groups()) for p, rows in pairs.items()}
+    return _detected(figures, pairs, words.classes, alone(len(dataset)))
+
+
+def _detected(
+    figures: dict[str, dict[str, float]],
+    pairs: Mapping[str, Sequence[tuple[Detections, Truth]]],
+    classes: Sequence[str],
+    unit: I64,
+) -> Measured:
+    weight = draws(int(unit.max()) + 1)
+    redrawn = {p: redrawn_detections(rows, classes, weight[:, unit]) for p, rows in pairs.items()}
+    truths = [truth for _, truth in next(iter(pairs.values()))]
+    return Measured(figures, len(unit), redrawn, weight.shape[1], fingerprint(unit, truths))
 
 
 def boxed(model: ModelSpec, data: DataSection) -> Dataset:
@@ -138,9 +157,7 @@ def boxed(model: ModelSpec, data: DataSection) -> Dataset:
     return open_dataset(data)
 
 
-def _track(
-    model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings
-) -> tuple[dict[str, Figures], int]:
+def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings) -> Measured:
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
     pairs: dict[str, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
     tracked: dict[str, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
@@ -159,11 +176,20 @@ def _track(
                 advance(1)
     if words is None:
         raise InputError(f"data of kind {data.kind} holds no sequence", wanted="at least one")
-    figures: dict[str, Figures] = {
+    figures = {
         p: {**evaluate_detections(pairs[p], words.classes, words.groups()), **evaluate_tracks(tracked[p])}
         for p in backends
     }
-    return figures, len(pairs[next(iter(backends))])
+    unit = in_pieces([len(sequence) for sequence in next(iter(tracked.values()))])
+    found = _detected(figures, pairs, words.classes, unit)
+    ends = np.flatnonzero(np.diff(unit)) + 1
+    weight = draws(found.units)
+    redrawn = {}
+    for p, sequences in tracked.items():
+        frames = [frame for sequence in sequences for frame in sequence]
+        pieces = [frames[a:b] for a, b in zip([0, *ends], [*ends, len(frames)], strict=True)]
+        redrawn[p] = {**found.redrawn[p], **redrawn_tracks(pieces, weight)}
+    return replace(found, redrawn=redrawn)
 
 
 class _Detector:

@@ -2,24 +2,27 @@
 
 least      the figure of what ships (INT8 where there is one) is at least so much       `check.gates`
 drop       FP32's figure less INT8's is at most so much                                 `check.max_drop`
-baseline   what ships lost at most so much against an earlier `edgecnn check --json`    `check.baseline`
+baseline   what ships lost at most so much against an earlier `edgecnn check --update`  `check.baseline`
+
+A loss misses its gate only when it is beyond the limit and, at 95 %, no accident of the pictures. Where the sample is
+too small to tell, the gate is passed with a warning. Where the spread is not known (a baseline without it, an
+embedding), the figure alone decides.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree
 
+from edgecnn.check.measured import Figures, Measured
 from edgecnn.errors import InputError, RecipeError
+from edgecnn.metrics.redraw import interval
 from edgecnn.recipe import CheckSection
 
-Figures = Mapping[str, float]  # metric -> value; shares in [0, 1] but for the counts
 COUNTS = {"switches", "hits", "misses", "false"}  # no share, and for most of them less is better: never a gate
 HEADLINES = ("AP", "AP50", "HOTA", "MOTA", "IDF1", "top1", "top5", "cosine", "nearest")  # held against a baseline
 
@@ -33,20 +36,40 @@ class Gate:
     precision: str
     value: float  # the figure, or for drop and baseline what was lost
     limit: float
+    low: float = math.nan  # between `low` and `high` the loss lies at 95 %; nan = not known
+    high: float = math.nan
+    few: bool = False  # there is a sample, and it is too small for `low` and `high`
+
+    @property
+    def verdict(self) -> Literal["ok", "unsure", "missed"]:
+        """nan (nothing to measure it on) passes no gate."""
+        if self.kind == "least":
+            return "ok" if self.value >= self.limit else "missed"
+        if not self.value <= self.limit:
+            return "unsure" if self.few or self.low <= 0 else "missed"
+        blind = self.few or self.value - self.low > self.limit  # a loss of the limit's size would not be seen
+        return "unsure" if blind and self.limit > 0 else "ok"
 
     @property
     def ok(self) -> bool:
-        """nan (nothing to measure it on) passes no gate."""
-        return self.value >= self.limit if self.kind == "least" else self.value <= self.limit
+        return self.verdict != "missed"
 
     def __str__(self) -> str:
         match self.kind:
             case "least":
                 return f"{self.metric} {self.value:.4f} ({self.precision}), at least {self.limit:g}"
             case "drop":
-                return f"{self.metric} loses {self.value:.4f} by {self.precision}, at most {self.limit:g}"
+                return (
+                    f"{self.metric} loses {self.value:.4f}{self._between} by {self.precision}, at most {self.limit:g}"
+                )
             case _:
-                return f"{self.metric} lost {self.value:.4f} against the baseline, at most {self.limit:g}"
+                return (
+                    f"{self.metric} lost {self.value:.4f}{self._between} against the baseline, at most {self.limit:g}"
+                )
+
+    @property
+    def _between(self) -> str:
+        return "" if math.isnan(self.low) else f" ({self.low:.4f} to {self.high:.4f})"
 
 
 @dataclass(frozen=True)
@@ -63,8 +86,13 @@ class CheckReport:
     def ok(self) -> bool:
         return all(gate.ok for gate in self.gates)
 
+    @property
+    def unsure(self) -> tuple[Gate, ...]:
+        """Gates that the sample is too small for."""
+        return tuple(gate for gate in self.gates if gate.verdict == "unsure")
+
     def json(self) -> dict[str, Any]:
-        gates = [{**vars(gate), "ok": gate.ok, "text": str(gate)} for gate in self.gates]
+        gates = [{**vars(g), "verdict": g.verdict, "ok": g.ok, "text": str(g)} for g in self.gates]
         return {**vars(self), "gates": gates, "ok": self.ok}
 
     def junit(self) -> str:
@@ -77,6 +105,8 @@ class CheckReport:
             case = ElementTree.SubElement(suite, "testcase", classname=self.bundle, name=f"{gate.metric} {gate.kind}")
             if not gate.ok:
                 ElementTree.SubElement(case, "failure", message=str(gate))
+            elif gate.verdict == "unsure":
+                ElementTree.SubElement(case, "system-out").text = f"{gate}: too few pictures to tell"
         ElementTree.indent(suite)
         return ElementTree.tostring(suite, "unicode", xml_declaration=True) + "\n"
 
@@ -88,27 +118,47 @@ class CheckReport:
         for metric in next(iter(self.figures.values())):
             values = [self.figures[p][metric] for p in precisions]
             gates = [gate for gate in self.gates if gate.metric == metric]
-            verdict = "" if not gates else "ok" if all(g.ok for g in gates) else "MISSED"
-            limits = ", ".join(f"{_SIGNS[g.kind]} {g.limit:g}" for g in gates)
+            verdict = max((_VERDICTS[g.verdict] for g in gates), default=(0, ""))[1]
+            limits = ", ".join(f"{_SIGNS[g.kind]} {g.limit:g}{_interval(g)}" for g in gates)
             delta = [_number(metric, values[-1] - values[0], "+")] if both else []
             rows.append((metric, *(_number(metric, v) for v in values), *delta, limits, verdict))
         return rows
 
+    def markdown(self) -> str:
+        """For a pull request: the verdict, then the figures that gates hold, then all of them."""
+        missed = [gate for gate in self.gates if not gate.ok]
+        head = f"{len(missed)} of {len(self.gates)} gates missed" if missed else f"{len(self.gates)} gates passed"
+        header, *rows = self.table()
+        held = [row for row in rows if row[-1]]
+        lines = [f"### edgecnn check {self.bundle}: {head}", "", f"{self.samples} pictures.", ""]
+        lines += [f"- {gate}: {'missed' if gate in missed else 'too few pictures to tell'}" for gate in missed]
+        lines += [f"- {gate}: too few pictures to tell" for gate in self.unsure]
+        lines += ["", *_grid(header, held), "", "<details><summary>All figures</summary>", ""]
+        return "\n".join([*lines, *_grid(header, rows), "", "</details>", ""])
 
+
+_VERDICTS = {"ok": (1, "ok"), "unsure": (2, "unsure"), "missed": (3, "MISSED")}
 _SIGNS = {"least": "≥", "drop": "drop ≤", "baseline": "loss ≤"}
+
+
+def _interval(gate: Gate) -> str:
+    return "" if math.isnan(gate.low) else f" [{gate.low:.4f}, {gate.high:.4f}]"
+
+
+def _grid(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:
     return "–" if math.isnan(value) else f"{value:{sign}.{0 if metric in COUNTS else 4}f}"
 
 
-def judge(
-    figures: Mapping[str, Figures], section: CheckSection, baseline: Mapping[str, Figures] | None = None
-) -> list[Gate]:
+def judge(found: Measured, section: CheckSection, baseline: Measured | None = None) -> list[Gate]:
     """The gates of a `check` section, applied. The last precision is what ships, the first is what it came from.
 
-    Raises RecipeError for a metric that was not measured.
+    Raises RecipeError for a metric that was not measured, InputError for a baseline of another sample.
     """
+    figures = found.figures
     shipped, whole = list(figures)[-1], next(iter(figures))
     now = figures[shipped]
     gates = []
@@ -117,12 +167,33 @@ def judge(
     for metric, most in section.max_drop.items():
         if shipped != whole:
             lost = _figure(figures[whole], metric, "max_drop") - now[metric]
-            gates.append(Gate("drop", metric, shipped, lost, most))
-    earlier = (baseline or {}).get(shipped, {})
+            gates.append(
+                Gate("drop", metric, shipped, lost, most, *_spread(found, found, whole, shipped, metric, lost))
+            )
+    if baseline and {found.truth, baseline.truth} - {""} > {found.truth}:
+        raise InputError(
+            f"the baseline was measured on other pictures ({baseline.samples}, now {found.samples}) or other truth",
+            wanted="the same `check.data`, or none",
+            do="If the data was changed on purpose, run `edgecnn check BUNDLE --update --reason ...`",
+        )
+    earlier = baseline.figures.get(shipped, {}) if baseline else {}
     for metric in HEADLINES:
-        if metric in earlier and metric in now:
-            gates.append(Gate("baseline", metric, shipped, earlier[metric] - now[metric], section.baseline_drop))
+        if baseline and metric in earlier and metric in now:
+            lost = earlier[metric] - now[metric]
+            spread = _spread(baseline, found, shipped, shipped, metric, lost)
+            gates.append(Gate("baseline", metric, shipped, lost, section.baseline_drop, *spread))
     return gates
+
+
+def _spread(
+    earlier: Measured, now: Measured, before: str, after: str, metric: str, lost: float
+) -> tuple[float, float, bool]:
+    """`low`, `high` and `few` of a gate."""
+    rows = earlier.redrawn.get(before, {}).get(metric), now.redrawn.get(after, {}).get(metric)
+    if rows[0] is None or rows[1] is None or not math.isfinite(lost):
+        return math.nan, math.nan, False
+    low, high = interval(lost, rows[0], rows[1], now.units)
+    return low, high, math.isnan(low)
 
 
 def _figure(figures: Figures, metric: str, key: str) -> float:
@@ -132,14 +203,3 @@ def _figure(figures: Figures, metric: str, key: str) -> float:
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
         raise RecipeError(f"check.{key} names '{metric}', which is not measured here; {hint}")
     return figures[metric]
-
-
-def read_baseline(path: Path) -> dict[str, dict[str, float]]:
-    """The figures of an earlier report; null, which stands for nan there, is left out."""
-    try:
-        figures = json.loads(path.read_text("utf-8"))["figures"]
-        return {p: {m: float(v) for m, v in values.items() if v is not None} for p, values in figures.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"the baseline {path} is not readable ({error})", wanted="a file that `edgecnn check --json` printed"
-        ) from error

@@ -40,18 +40,30 @@ def check(
         Path | None, typer.Option(metavar="RECIPE", help="Take `check:` from it, not from the one of the bundle.")
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the gates as JUnit XML.")] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them for a pull request.")] = None,
+    update: Annotated[bool, typer.Option("--update", help="Make these figures the baseline of the recipe.")] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the baseline.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy and apply the gates."""
+    """Measure accuracy and apply the gates.
+
+    A loss misses its gate when it is beyond the limit and no accident of the pictures (paired bootstrap, 95 %). Where
+    they are too few to tell, the gate is passed with a warning.
+    """
     from edgecnn.bundle import Bundle, atomic
     from edgecnn.check import check as check_bundle
     from edgecnn.recipe import load
 
-    report = check_bundle(Bundle.read(bundle), load(recipe).check if recipe else None)
+    if update != bool(reason.strip()):
+        raise typer.BadParameter("--update and --reason TEXT go together")
+    report = check_bundle(Bundle.read(bundle), load(recipe).check if recipe else None, update=reason.strip())
     show(as_json, (report.json(), columns(report.table())))
-    if junit:
-        with atomic(junit) as temporary:
-            temporary.write_text(report.junit(), "utf-8")
+    for path, text in ((junit, report.junit()), (markdown, report.markdown())):
+        if path:
+            with atomic(path) as temporary:
+                temporary.write_text(text, "utf-8")
+    for gate in report.unsure:
+        typer.echo(f"Warning: {gate}; {report.samples} pictures are too few to tell.", err=True)
     if not report.ok:
         missed = [str(gate) for gate in report.gates if not gate.ok]
         raise GateFailed(f"{len(missed)} of {len(report.gates)} gates missed: {'; '.join(missed)}")
