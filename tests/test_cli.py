@@ -13,6 +13,7 @@ from typing import Any
 
 import cv2
 import pytest
+import yaml
 from tiny_detector import lamp_picture, make_bundle
 
 from edgecnn import cli, errors
@@ -383,3 +384,22 @@ def test_run_takes_a_camera_and_thresholds_and_says_which(
     mine.write_text('{"fcw": {"on_s": 99}}')
     assert called(monkeypatch, *given) == 3
     assert "mine.json: fcw.on_s is 99" in capsys.readouterr().err
+
+
+def test_the_jobs_in_the_docs_are_yaml_and_their_commands_are_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/gates.md").read_text("utf-8"), re.S)
+    github, gitlab = (yaml.safe_load(block) for block in blocks)
+    lines = [step["run"] for step in github["jobs"]["check"]["steps"] if "run" in step] + gitlab["accuracy"]["script"]
+    ours = [line.split()[1:] for line in lines if line.startswith("edgecnn ")]
+    assert [words[0] for words in ours] == ["compile", "check"] * 2
+    for words in ours:
+        assert called(monkeypatch, *words, "--help") == 0  # click reads all options first
+    assert called(monkeypatch, *ours[1], "--no-such-option", "--help") == 2
+    capsys.readouterr()
+
+
+def test_update_and_reason_go_together(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
+    assert called(monkeypatch, "check", bundle, "--update") == 2
+    assert called(monkeypatch, "check", bundle, "--reason", "because") == 2
