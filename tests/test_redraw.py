@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgecnn.metrics.contact import contact_accuracy, contact_errors
 from edgecnn.metrics.detection import evaluate_detections, redrawn_detections
 from edgecnn.metrics.redraw import DRAWS, FEWEST, draws, interval
 from edgecnn.metrics.tracking import evaluate_tracks, redrawn_tracks
@@ -106,3 +107,16 @@ def test_an_interval_of_few_units_or_without_figures_is_not_known() -> None:
     nothing = np.full(DRAWS, np.nan)
     assert np.isnan(interval(0.1, np.ones(DRAWS), np.zeros(DRAWS), FEWEST - 1)).all()
     assert np.isnan(interval(0.1, nothing, nothing, 30)).all()
+
+
+def test_times_to_collision_by_hand() -> None:
+    corner = np.array([[0, 0], [100, 0], [200, 0], [300, 0], [400, 0]], np.float32)
+    boxes = np.concatenate([corner, corner + 50], 1)
+    true_s = np.array([2.0, 4.0, 3.0, 30.0, 5.0], np.float32)  # the fourth is far off, the fifth not tracked
+    truth = Truth.of(boxes, np.zeros(5, int), ttc_s=true_s)
+    told_s = np.array([np.inf, 3.0, 9.0, 1.0], np.float32)
+    assert contact_errors(boxes[[0, 1, 2, 3]], told_s, truth) == (1 + 0.25 + 1, 3)  # 9 for 3 s is capped
+    assert contact_errors(boxes[:0], told_s[:0], truth) == (0.0, 0)
+    frames = [(2.25, 3), (0.0, 0), (0.0, 1)]
+    weight = np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 1.0], [0.0, 3.0, 0.0]])
+    np.testing.assert_allclose(contact_accuracy(frames, weight), [1 - 2.25 / 4, 1.0, np.nan])

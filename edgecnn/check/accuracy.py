@@ -1,7 +1,8 @@
 """The figures themselves: every precision sees the same pictures, each through its own preprocess and decoder.
 
 A classifier: top-1, top-5. A detector: average precision by COCO's rules; on sequences (simulator drives, MOT) HOTA,
-MOTA and IDF1 as well, through the very loop that the board runs, all classes together. An embedding: how near its
+MOTA, IDF1 and how near the times to collision are as well, through the very loop that the board runs, all classes
+together. An embedding: how near its
 vectors are to those in FP32; the pictures need no truth.
 """
 
@@ -21,6 +22,7 @@ from edgecnn.data import CLASSES, Dataset, class_map, open_dataset
 from edgecnn.data.narrow import Narrowed
 from edgecnn.data.sample import Sample
 from edgecnn.errors import InputError, ModelError
+from edgecnn.metrics.contact import contact_accuracy, contact_errors
 from edgecnn.metrics.detection import evaluate_detections, redrawn_detections
 from edgecnn.metrics.likeness import likeness
 from edgecnn.metrics.redraw import draws
@@ -161,6 +163,7 @@ def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection,
     detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
     pairs: dict[str, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
     tracked: dict[str, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
+    contacts: dict[str, list[tuple[float, int]]] = {p: [] for p in backends}
     words = None
     for clip in open_clips(data):
         words = Vocabulary.of(model.classes, clip.classes)
@@ -172,7 +175,9 @@ def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection,
                 truth = words.truth(raw)
                 for p in backends:
                     pairs[p].append((words.found(detectors[p](frame.bgr)), truth))
-                    tracked[p][-1].append((words.found(pipelines[p].step(frame).tracks), truth))
+                    result = pipelines[p].step(frame)
+                    tracked[p][-1].append((words.found(result.tracks), truth))
+                    contacts[p].append(contact_errors(result.tracks.xyxy, result.scene.ttc_s, raw))
                 advance(1)
     if words is None:
         raise InputError(f"data of kind {data.kind} holds no sequence", wanted="at least one")
@@ -180,6 +185,7 @@ def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection,
         p: {**evaluate_detections(pairs[p], words.classes, words.groups()), **evaluate_tracks(tracked[p])}
         for p in backends
     }
+    timed = any(count for _, count in next(iter(contacts.values())))  # no file of tracks tells times to collision
     unit = in_pieces([len(sequence) for sequence in next(iter(tracked.values()))])
     found = _detected(figures, pairs, words.classes, unit)
     ends = np.flatnonzero(np.diff(unit)) + 1
@@ -189,6 +195,9 @@ def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection,
         frames = [frame for sequence in sequences for frame in sequence]
         pieces = [frames[a:b] for a, b in zip([0, *ends], [*ends, len(frames)], strict=True)]
         redrawn[p] = {**found.redrawn[p], **redrawn_tracks(pieces, weight)}
+        if timed:
+            figures[p]["ttc_accuracy"] = float(contact_accuracy(contacts[p], np.ones((1, len(unit))))[0])
+            redrawn[p]["ttc_accuracy"] = contact_accuracy(contacts[p], weight[:, unit])
     return replace(found, redrawn=redrawn)
 
 

@@ -24,7 +24,18 @@ from edgecnn.metrics.redraw import interval
 from edgecnn.recipe import CheckSection
 
 COUNTS = {"switches", "hits", "misses", "false"}  # no share, and for most of them less is better: never a gate
-HEADLINES = ("AP", "AP50", "HOTA", "MOTA", "IDF1", "top1", "top5", "cosine", "nearest")  # held against a baseline
+HEADLINES = (
+    "AP",
+    "AP50",
+    "HOTA",
+    "MOTA",
+    "IDF1",
+    "ttc_accuracy",
+    "top1",
+    "top5",
+    "cosine",
+    "nearest",
+)  # held against a baseline
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,9 @@ class Gate:
 
     @property
     def _between(self) -> str:
-        return "" if math.isnan(self.low) else f" ({self.low:.4f} to {self.high:.4f})"
+        return (
+            "" if math.isnan(self.low) else f" ({_number(self.metric, self.low)} to {_number(self.metric, self.high)})"
+        )
 
 
 @dataclass(frozen=True)
@@ -142,7 +155,7 @@ _SIGNS = {"least": "≥", "drop": "drop ≤", "baseline": "loss ≤"}
 
 
 def _interval(gate: Gate) -> str:
-    return "" if math.isnan(gate.low) else f" [{gate.low:.4f}, {gate.high:.4f}]"
+    return "" if math.isnan(gate.low) else f" [{_number(gate.metric, gate.low)}, {_number(gate.metric, gate.high)}]"
 
 
 def _grid(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -150,7 +163,8 @@ def _grid(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
 
 
 def _number(metric: str, value: float, sign: str = "") -> str:
-    return "–" if math.isnan(value) else f"{value:{sign}.{0 if metric in COUNTS else 4}f}"
+    digits = 0 if metric in COUNTS else 4
+    return "–" if math.isnan(value) else f"{round(value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no "-0.0000"
 
 
 def judge(found: Measured, section: CheckSection, baseline: Measured | None = None) -> list[Gate]:
