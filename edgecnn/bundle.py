@@ -159,8 +159,11 @@ class Bundle:
     settings: Mapping[str, Any] = field(default_factory=dict)  # the recipe's `run` and `check` sections: the defaults
 
     @classmethod
-    def read(cls, path: Path | str) -> Bundle:
-        """Read the manifest. Raises InputError where there is no folder, BundleError if it is no bundle or damaged."""
+    def read(cls, path: Path | str, *, trust: Callable[[bytes], None] | None = None) -> Bundle:
+        """Read the manifest. Raises InputError where there is no folder, BundleError if it is no bundle or damaged.
+
+        `trust` sees the manifest's bytes before they are parsed, and raises if they are not to be (edgecnn.signature).
+        """
         path = Path(path)
         made = {"wanted": "a bundle made by `edgecnn compile`", "do": "Run: edgecnn compile RECIPE"}
         if not path.is_dir():
@@ -168,8 +171,11 @@ class Bundle:
         manifest = path / MANIFEST
         if not manifest.is_file():
             raise BundleError(f"{path} holds no {MANIFEST}", **made)
+        raw = manifest.read_bytes()
+        if trust:
+            trust(raw)
         try:
-            data = json.loads(manifest.read_text("utf-8"))
+            data = json.loads(raw.decode("utf-8"))
             if data["format"] != FORMAT:
                 raise BundleError(
                     f"{manifest} has format {data['format']}", wanted=f"format {FORMAT}", do="Compile the recipe again"

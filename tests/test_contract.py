@@ -23,6 +23,7 @@ PACKAGE = ROOT / "edgecnn"
 BASE = {"errors", "scene", "bundle", "recipe", "progress"}
 HEAVY = {
     *("torch", "torch_pruning", "torchvision", "onnx", "onnxruntime", "openvino", "safetensors", "pycocotools"),
+    *("cryptography",),
     *("tensorrt", "tensorrt_rtx", "cuda", "pycuda", "numpy", "cv2", "scipy", "av", "pydantic", "yaml", "rich", "typer"),
 }
 
@@ -32,6 +33,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "progress": (set(), {"rich"}),
     "scene": (set(), {"numpy"}),
     "bundle": ({"errors"}, set()),
+    "signature": ({"errors", "bundle"}, {"cryptography"}),
     "cpu": (set(), set()),
     "engine": ({"errors"}, set()),
     "recipe": ({"errors", "bundle"}, {"pydantic", "yaml"}),

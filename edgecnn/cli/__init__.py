@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, stages, targets, track, use, xray
+from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, sign, stages, targets, track, use, xray
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, MissingDependency
 
@@ -24,6 +24,7 @@ __all__ = [
     "run",
     "scenarios",
     "sense",
+    "sign",
     "stages",
     "targets",
     "track",
@@ -42,6 +43,8 @@ HELP = (  # the order in which they are listed
         "check",
         "scenarios",
         "report",
+        "sign",
+        "verify",
         "explain",
         "classify",
         "doctor",

@@ -58,7 +58,27 @@ RecipeOrBundle = Annotated[
 BundleOut = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The bundle's folder; runs/NAME.bundle unless given.")
 ]
+Signed = Annotated[
+    Path | None,
+    typer.Option(
+        "--require-signature",
+        metavar="PEM",
+        envvar="EDGECNN_REQUIRE_SIGNATURE",
+        help="Refuse a bundle that was not signed (`edgecnn sign`) with this public key's private half.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def trusted(path: Path, key: Path | None) -> Bundle:
+    """The bundle at `path`; where a key is given, only if it was signed with it."""
+    from edgecnn.bundle import Bundle
+
+    if key is None:
+        return Bundle.read(path)
+    from edgecnn.signature import signed_by
+
+    return Bundle.read(path, trust=signed_by(key, path))
 
 
 def opened(path: Path, stage: str, out: Path | None = None) -> tuple[Bundle, Recipe | None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecnn.cli.common import BundlePath, Json, Precision, app, show
+from edgecnn.cli.common import BundlePath, Json, Precision, Signed, app, show, trusted
 
 if TYPE_CHECKING:
     from edgecnn.run import StreamEnd
@@ -85,6 +85,7 @@ def run(
     allow_gstreamer_string: Annotated[
         bool, typer.Option("--allow-gstreamer-string", help="Allow the source gst:PIPELINE, which runs as it stands.")
     ] = False,
+    require_signature: Signed = None,
     as_json: Json = False,
 ) -> None:
     """Detect and track on videos, cameras, drives."""
@@ -97,7 +98,6 @@ def run(
     from functools import partial
 
     from edgecnn.adas import SceneSettings
-    from edgecnn.bundle import Bundle
     from edgecnn.cli.camera import read_camera
     from edgecnn.progress import note
     from edgecnn.run import Outputs, RunSettings, Setup, open_second, open_source, run_streams
@@ -105,15 +105,15 @@ def run(
     from edgecnn.run.preview import Preview
     from edgecnn.run.recorded import open_looks
 
-    opened = Bundle.read(bundle)
+    opened = trusted(bundle, require_signature)
     settings = RunSettings.of(
         opened, detect_every=every, precision=precision.value, threads=threads, deadline_ms=deadline
     )
     setup = Setup(
         read_camera(camera) if camera else None,
         SceneSettings.read(thresholds) if thresholds else None,
-        partial(open_second, Bundle.read(second), opened, of or (), threads=threads) if second else None,
-        partial(open_looks, Bundle.read(reid)) if reid else None,
+        partial(open_second, trusted(second, require_signature), opened, of or (), threads=threads) if second else None,
+        partial(open_looks, trusted(reid, require_signature)) if reid else None,
     )
     broker = (
         MqttSettings(mqtt, mqtt_port, mqtt_topic, mqtt_user, os.environ.get("EDGECNN_MQTT_PASSWORD", ""))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgecnn.cli.common import BundlePath, Json, app, columns, show
+from edgecnn.cli.common import BundlePath, Json, Signed, app, columns, show, trusted
 from edgecnn.errors import GateFailed, MissingDependency
 
 
@@ -17,14 +17,14 @@ def bench(
     source: Annotated[str | None, typer.Option(help="As for `edgecnn run`; a simulated drive unless given.")] = None,
     frames: Annotated[int, typer.Option(min=10, help="To be timed.")] = 100,
     threads: Annotated[int, typer.Option(min=1, help="Of inference on a CPU.")] = 1,
+    require_signature: Signed = None,
     as_json: Json = False,
 ) -> None:
     """Time every stage, FP32 beside INT8."""
     from edgecnn.bench import bench as bench_bundle
     from edgecnn.bench import table
-    from edgecnn.bundle import Bundle
 
-    result = bench_bundle(Bundle.read(bundle), source, frames=frames, threads=threads)
+    result = bench_bundle(trusted(bundle, require_signature), source, frames=frames, threads=threads)
     if as_json:
         show(True, (result, ""))
     else:
