@@ -53,12 +53,12 @@ def bench(
     Raises InputError where the source gives too few frames, and what `open_backend` raises.
     """
     model, settings = bundle.require_model(), settings or RunSettings.of(bundle)
-    backends = {name: open_backend(bundle, name, threads=threads) for name in _precisions(bundle)}
+    backends = {name: open_backend(bundle, name, threads=threads) for name in precisions_of(bundle)}
     load = round(os.getloadavg()[0], 2)  # of the last minute, before the bench adds its own
     if load > (os.cpu_count() or 1) / 2:
         note(f"warning: the machine is busy (load {load}): times are too long, ratios suffer less")
-    pictures, fps, decode = _read(source or SOURCE, frames)
-    lanes = _lanes(model, backends, settings, fps)
+    pictures, fps, decode = read_frames(source or SOURCE, frames)
+    lanes = lanes_of(model, backends, settings, fps)
     times = {name: StageTimes() for name in lanes}
     order = list(lanes)
     for count, frame in enumerate(tracked(pictures, "bench", len(pictures))):
@@ -82,7 +82,7 @@ def bench(
     }
 
 
-def _precisions(bundle: Bundle) -> list[Precision]:
+def precisions_of(bundle: Bundle) -> list[Precision]:
     """What can run here, the last also in every k-th frame. An engine counts only where `auto` would take it: there has
     to be a GPU for it."""
     known: list[Precision] = ["fp32"]
@@ -95,7 +95,7 @@ def _precisions(bundle: Bundle) -> list[Precision]:
     return known
 
 
-def _read(text: str, frames: int) -> tuple[list[Frame], float, np.ndarray[Any, np.dtype[np.float64]]]:
+def read_frames(text: str, frames: int) -> tuple[list[Frame], float, np.ndarray[Any, np.dtype[np.float64]]]:
     """→ frames, frames a second of the source, decoding times (N,) ms."""
     with open_source(text) as source:
         kept, decode = [], []
@@ -107,7 +107,7 @@ def _read(text: str, frames: int) -> tuple[list[Frame], float, np.ndarray[Any, n
         return kept, source.fps, np.array(decode)
 
 
-def _lanes(
+def lanes_of(
     model: ModelSpec, backends: Mapping[Precision, Backend], settings: RunSettings, fps: float
 ) -> dict[str, Lane]:
     if model.task != "detect":

@@ -57,6 +57,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "run": (BASE | {"vision", "backends", "track", "adas", "data"}, {"numpy", "cv2", "av"}),
     "doctor": ({"build", "cpu"}, {"av"}),
     "bench": (BASE | {"cpu", "vision", "backends", "run"}, {"numpy", "rich"}),
+    "versus": (BASE | {"bench", "cpu", "backends", "run", "metrics"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
     "check": (BASE | {"vision", "data", "backends", "track", "adas", "run", "metrics"}, {"numpy"}),
     "report": (BASE, set()),

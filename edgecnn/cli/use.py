@@ -17,10 +17,26 @@ def bench(
     source: Annotated[str | None, typer.Option(help="As for `edgecnn run`; a simulated drive unless given.")] = None,
     frames: Annotated[int, typer.Option(min=10, help="To be timed.")] = 100,
     threads: Annotated[int, typer.Option(min=1, help="Of inference on a CPU.")] = 1,
+    compare: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, side by side: is it faster or slower?")
+    ] = None,
     require_signature: Signed = None,
     as_json: Json = False,
 ) -> None:
     """Time every stage, FP32 beside INT8."""
+    if compare:
+        from edgecnn.versus import compare as compare_bundles
+        from edgecnn.versus import versus_table
+
+        pair = trusted(bundle, require_signature), trusted(compare, require_signature)
+        found = compare_bundles(*pair, source, frames=frames, threads=threads)
+        if as_json:
+            show(True, (found, ""))
+        else:
+            from rich.console import Console
+
+            Console().print(versus_table(found))
+        return
     from edgecnn.bench import bench as bench_bundle
     from edgecnn.bench import table
 
