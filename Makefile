@@ -1,6 +1,7 @@
 # make demo    compile the shipped recipe and drive it over a street video and a simulated road (10 minutes)
 # make test    every test but the slow ones (6 minutes)      make test-slow    the slow ones
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
+# make chaos   kills, full disks, pauses: what is promised and what happened (15 minutes)
 # make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (hours)
 #
 # TORCH names the torch to install: TORCH='torch --index-url https://...' takes another build, e.g. one for your GPU.
@@ -26,7 +27,7 @@ TEXT_SHA  := e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c
 
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-slow check bench zoo-table clean
+.PHONY: demo test test-slow check bench chaos zoo-table clean
 .DELETE_ON_ERROR:
 
 demo: $(READY) $(CLIP)
@@ -59,6 +60,9 @@ zoo-table: $(READY) $(TEXT)
 bench: $(READY) $(CLIP)
 	$(BIN)/edgecnn compile recipes/adas.yaml --out $(BUNDLE)
 	$(BIN)/edgecnn bench $(BUNDLE) --source $(CLIP)
+
+chaos: $(READY)
+	$(BIN)/python benchmarks/chaos.py
 
 clean:
 	rm -rf $(OUT) runs build-cache $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

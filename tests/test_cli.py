@@ -403,3 +403,46 @@ def test_the_jobs_in_the_docs_are_yaml_and_their_commands_are_ours(
 def test_update_and_reason_go_together(monkeypatch: pytest.MonkeyPatch, bundle: Path) -> None:
     assert called(monkeypatch, "check", bundle, "--update") == 2
     assert called(monkeypatch, "check", bundle, "--reason", "because") == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (OSError(28, "No space left on device", "/data/x.onnx"), 3, "/data/x.onnx cannot be written (No space left"),
+        (OSError(30, "Read-only file system"), 3, "a file cannot be written (Read-only"),
+        (MemoryError(), 1, "there is not enough memory. Free some"),
+        (OSError(5, "Input/output error"), 1, "OSError"),
+    ],
+)
+def test_a_full_disk_and_no_memory_are_told_in_one_line(
+    error: Exception, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert called(monkeypatch) == code
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+
+
+def test_weights_on_a_full_disk_say_so_by_errno_and_leave_nothing(tmp_path: Path) -> None:
+    code = f"""
+import errno, resource, signal
+from pathlib import Path
+from edgecnn.recipe import ModelSection
+from edgecnn.zoo import build, spec_for
+from edgecnn.zoo.weights import save_weights
+spec = spec_for(ModelSection(arch="lenet5"))
+net = build(spec)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+try:
+    save_weights(Path({str(tmp_path)!r}) / "w.safetensors", net, spec)
+except OSError as error:
+    assert error.errno == errno.EFBIG, error
+else:
+    raise SystemExit("no error")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert not list(tmp_path.iterdir())

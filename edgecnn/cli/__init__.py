@@ -6,13 +6,14 @@ must never meet torch or onnx. Results go to standard output, progress and error
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 
 from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, sign, stages, targets, track, use, xray
 from edgecnn.cli.common import app
-from edgecnn.errors import EdgecnnError, MissingDependency
+from edgecnn.errors import EdgecnnError, InputError, MissingDependency
 
 __all__ = [
     "app",
@@ -52,6 +53,7 @@ HELP = (  # the order in which they are listed
     ),
 )
 app.registered_commands.sort(key=lambda command: HELP.index(getattr(command.callback, "__name__", "")))
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 DESK = {"torch", "torch_pruning", "onnx", "safetensors", "pycocotools"}  # what the extra `desk` brings
 
 
@@ -68,6 +70,13 @@ def main() -> None:
         if package not in DESK:
             _crash(error)
         _fail(MissingDependency(f"this command needs the package {package}", do="Run: pip install 'edgecnn[desk]'"))
+    except MemoryError:
+        _fail(EdgecnnError("there is not enough memory", do="Free some, or take fewer pictures or a smaller batch"))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            _crash(error)
+        where = error.filename or "a file"
+        _fail(InputError(f"{where} cannot be written ({error.strerror})", wanted="room on a disk that may be written"))
     except Exception as error:
         _crash(error)
 

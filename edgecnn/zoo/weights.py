@@ -35,12 +35,13 @@ def save_weights(path: Path, net: nn.Module, spec: ModelSpec) -> None:
 
     Auxiliary heads are left out: they serve training alone.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     kept = {name: tensor for name, tensor in net.state_dict().items() if not name.startswith(auxiliary(spec))}
     state = {name: tensor.detach().contiguous() for name, tensor in kept.items()}
     with atomic(path) as temporary:
-        save_file(state, temporary, {"edgecnn": json.dumps(asdict(spec))})
+        # not save_file: of a full disk it tells in words alone, Python's own writing with errno
+        temporary.write_bytes(save(state, {"edgecnn": json.dumps(asdict(spec))}))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ModelSpec | None]:
