@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from edgecnn.cli.common import BundlePath, app
+from edgecnn.cli.common import BundlePath, Json, app, show
 
 
 @app.command()
 def sign(
     bundle: BundlePath,
     key: Annotated[Path, typer.Option(metavar="PEM", help="An Ed25519 private key; EDGECNN_KEY_PASSWORD opens it.")],
+    as_json: Json = False,
 ) -> None:
     """Sign a bundle, for `run --require-signature`.
 
@@ -25,17 +26,20 @@ def sign(
     from edgecnn.signature import sign as sign_bundle
 
     name = sign_bundle(Bundle.read(bundle), key)
-    print(f"{bundle / SIGNATURE}\nsigned with the key {name}")
+    found = {"signature": str(bundle / SIGNATURE), "key": name}
+    show(as_json, (found, f"{bundle / SIGNATURE}\nsigned with the key {name}"))
 
 
 @app.command()
 def verify(
     bundle: BundlePath,
     key: Annotated[Path, typer.Option(metavar="PEM", help="The Ed25519 public key.")],
+    as_json: Json = False,
 ) -> None:
     """Verify a bundle's signature and every file."""
     from edgecnn.bundle import Bundle
     from edgecnn.signature import signed_by, verify_files
 
     count = verify_files(Bundle.read(bundle, trust=signed_by(key, bundle)))
-    print(f"{bundle}: the signature and {count} files are good")
+    found = {"bundle": str(bundle), "files": count}
+    show(as_json, (found, f"{bundle}: the signature and {count} files are good"))
