@@ -117,6 +117,16 @@ def test_everything_on_one_page_and_nothing_outside_it(tmp_path: Path, bundle: B
     assert "frames 12" in " ".join(words.split())
 
 
+def test_a_gate_on_too_few_pictures_is_passed_and_told(tmp_path: Path, bundle: Bundle) -> None:
+    text = "AP50 loses 0.0500 (-0.0400 to 0.1400) by int8, at most 0.01"
+    gate = {"kind": "drop", "metric": "AP50", "ok": True, "verdict": "unsure", "text": text}
+    check = saved(tmp_path / "check.json", {**CHECK, "gates": [gate], "ok": True})
+    _, page = parsed(write_report(bundle, tmp_path / "report.html", check=check))
+    words = " ".join(page.words)
+    assert "1 of 1 gates passed, 1 on too few pictures" in words and "too few pictures to tell" in words
+    assert text in words
+
+
 def test_how_far_a_run_could_be_trusted(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
     summary = json.loads((ran / "summary.json").read_text("utf-8"))
     summary |= {"mode_seconds": {"NORMAL": 3.0, "REDUCED": 0.0, "WARN-OFF": 1.24, "STOP": 0.0}, "faults": {"black": 9}}

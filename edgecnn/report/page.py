@@ -75,7 +75,9 @@ def _header(bundle: Bundle, check: Json) -> str:
     elif missed:
         verdict, kind = f"{missed} of {len(gates)} gates missed", "bad"
     else:
-        verdict, kind = f"{len(gates)} of {len(gates)} gates passed" if gates else "measured, no gates set", "good"
+        unsure = sum(gate.get("verdict") == "unsure" for gate in gates)
+        passed = f"{len(gates)} of {len(gates)} gates passed" + (f", {unsure} on too few pictures" if unsure else "")
+        verdict, kind = passed if gates else "measured, no gates set", "good"
     model, line = bundle.model, "no model yet"
     if model:
         line = f"{model.arch}, {model.task}, input {model.width} × {model.height}"
@@ -215,6 +217,9 @@ def _bench(bench: Json) -> str:
     )
 
 
+_VERDICTS = {"missed": "MISSED", "unsure": "too few pictures to tell", "ok": "ok"}  # the worst first
+
+
 def _check(check: Json) -> str:
     if not check:
         return ""
@@ -223,7 +228,8 @@ def _check(check: Json) -> str:
     for metric in check["figures"][precisions[0]]:
         values = [check["figures"][p].get(metric) for p in precisions]
         gates = [gate for gate in check["gates"] if gate["metric"] == metric]
-        verdict = "" if not gates else "ok" if all(gate["ok"] for gate in gates) else "MISSED"
+        told = {gate.get("verdict", "ok" if gate["ok"] else "missed") for gate in gates}  # older files have `ok` alone
+        verdict = next((word for kind, word in _VERDICTS.items() if kind in told), "")
         delta = [] if len(values) < 2 else [_number(None if None in values else values[-1] - values[0], 4, sign=True)]
         rows.append([metric, *(_number(v, 4) for v in values), *delta, verdict, "; ".join(g["text"] for g in gates)])
     head = ["metric", *precisions, *(["delta"] if len(precisions) > 1 else []), "verdict", "gate"]
