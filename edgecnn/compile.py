@@ -213,4 +213,6 @@ def _locked(folder: Path) -> Iterator[None]:
             raise BundleError(
                 f"another compile is at work in {folder}", do="Wait for it, or name another --out"
             ) from None
+        for left in folder.glob(".*.*.*"):  # by a compile that was killed: see `atomic`
+            left.unlink()
         yield

@@ -219,3 +219,12 @@ def test_a_folder_that_holds_something_else(recipe: Path, out: Path, runs: list[
     assert [p.name for p in out.iterdir()] == ["thesis.tex"]
     with pytest.raises(BundleError, match="is a file"):
         compile_recipe(recipe, out / "thesis.tex")
+
+
+def test_what_a_killed_compile_left_behind_is_swept_away(recipe: Path, out: Path, runs: list[str]) -> None:
+    compile_recipe(recipe, out)
+    left = out / ".model.onnx.k2x9q1ab.onnx"  # as `atomic` names them
+    left.write_bytes(b"half a network")
+    compile_recipe(recipe, out)
+    assert not left.exists() and (out / ".lock").exists()
+    assert Bundle.read(out).stages.keys() >= {"train"}
