@@ -76,7 +76,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 
 def frames_of(video: Path) -> int:
-    with av.open(str(video)) as container:
+    with av.open(str(video), format="mp4") as container:
         return sum(1 for _ in container.decode(video=0))
 
 
@@ -161,26 +161,29 @@ def little_memory(bench: Bench, good: Path) -> Outcome:
     )
 
 
+def recorded(folder: Path) -> Iterator[Path]:
+    """The video that is being written, once two fragments or so of it are on the disk."""
+    return (path for path in folder.glob(".annotated.mp4.part") if path.stat().st_size > 500_000)
+
+
 def stopped_recording(bench: Bench, good: Path, how: signal.Signals) -> Outcome:
     folder = bench.folder / f"drive{how.value}"
     process = bench.drive(good, folder)
     until = time.monotonic() + 120
-    events = folder / "events.jsonl"
-    while time.monotonic() < until and not (events.exists() and events.stat().st_size > 0) and process.poll() is None:
+    while time.monotonic() < until and process.poll() is None and not any(recorded(folder)):
         time.sleep(0.02)
-    time.sleep(1)
     running = process.poll() is None
     process.send_signal(how)
     process.communicate(timeout=60)
-    videos = list(folder.glob("annotated*.mp4")) + list(folder.glob(".annotated*"))
-    count = max((frames_of(video) for video in videos), default=0)
-    lines = events.read_text("utf-8").splitlines()[:-1] if events.exists() else []
+    count = max((frames_of(video) for video in folder.glob("*annotated.mp4*")), default=0)
+    texts = [path.read_text("utf-8") for path in folder.glob("*events.jsonl*")]
+    lines = [line for text in texts for line in text.splitlines()[:-1]]
     sound = all(isinstance(json.loads(line), dict) for line in lines)
     return Outcome(
         f"{how.name} while a drive is recorded",
         "the video plays up to about then; every line of events but the last is JSON",
         f"exit code {process.returncode}; {count} of 250 frames play; {len(lines)} lines read",
-        running and count > 10 and sound,
+        running and count > 10 and sound and len(lines) > 10,
     )
 
 

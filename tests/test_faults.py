@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -175,3 +178,25 @@ def test_a_run_of_still_pictures_is_no_test_of_the_camera(bundle: Bundle, tmp_pa
     """The same picture for 2 s is a frozen camera, whatever it shows."""
     summary = ran(bundle, [lamp_picture(4, 3)] * 50, tmp_path)
     assert summary.faults.keys() == {"frozen"}
+
+
+def test_a_video_plays_up_to_about_where_the_recording_was_killed(tmp_path: Path) -> None:
+    """`kill -9` after 100 frames at 25 a second: fragments last a second, and the encoder holds back some frames."""
+    code = f"""
+import os, signal
+from pathlib import Path
+import numpy as np
+from edgecnn.run.sinks import VideoSink
+sink = VideoSink(Path({str(tmp_path)!r}) / "annotated.mp4", 25.0)
+for i in range(100):
+    sink.write(np.full((64, 96, 3), 2 * i, np.uint8), round(i * 4e7))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code])
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    with av.open(str(left), format="mp4") as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    assert 25 <= len(times) < 100
+    # B frames stand behind the one that they look forward to: of the last ones some are missing
+    np.testing.assert_allclose(np.diff(times)[:-4], 0.04, atol=1e-4)

@@ -32,6 +32,13 @@ from edgecnn.scene import Picture
 CLOCK = 90_000  # ticks a second of the video's time stamps
 ENCODER = "libx264"
 OPTIONS = {"preset": "veryfast", "crf": "23"}
+# While it is written, a video is a row of fragments of a second, each whole by itself: what was written before a power
+# cut or kill -9 plays. The index goes in front when it ends.
+FRAGMENTS = {
+    "movflags": "+frag_keyframe+delay_moov+default_base_moof",
+    "frag_duration": "1000000",
+    "flush_packets": "1",
+}
 CLOSE_S = 5.0  # for a sink that was told to end
 
 T = TypeVar("T")
@@ -49,7 +56,7 @@ class VideoSink:
             raise MissingDependency(f"PyAV {av.__version__} has no {ENCODER}", do="Run: pip install --upgrade av")
         self._path, self._part = path, _part(path)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._container = av.open(str(self._part), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container = av.open(str(self._part), "w", format="mp4", options=FRAGMENTS)
         self._stream: Any = None
         self._first_ns = 0
         self._last = -1
@@ -81,6 +88,7 @@ class VideoSink:
         finally:
             if self._stream is not None:
                 self._container.close()
+                _index(self._part)
                 _name(self._part, self._path)
             else:
                 self._part.unlink(missing_ok=True)
@@ -270,6 +278,24 @@ def number(value: Any, digits: int = 2) -> float | None:
 def _part(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".{path.name}.part")
+
+
+def _index(part: Path) -> None:
+    """Fragments become one film with its index in front, as browsers want it; no picture is coded again."""
+    whole = part.with_name(f"{part.name}.whole")
+    try:
+        with (
+            av.open(str(part)) as source,
+            av.open(str(whole), "w", format="mp4", options={"movflags": "+faststart"}) as to,
+        ):
+            stream = to.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:  # the last one is empty
+                    packet.stream = stream
+                    to.mux(packet)
+        whole.replace(part)
+    finally:
+        whole.unlink(missing_ok=True)
 
 
 def _name(part: Path, path: Path) -> None:
