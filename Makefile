@@ -1,5 +1,5 @@
-# make demo    compile the shipped recipe and drive it over a street video and a simulated road (10 minutes)
-# make test    every test but the slow ones (6 minutes)      make test-slow    the slow ones
+# make demo    compile the shipped recipe and drive it over a street video and a simulated road (12 minutes)
+# make test    every test but the slow ones (10 minutes)     make test-slow    the slow ones
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
 # make chaos   kills, full disks, pauses: what is promised and what happened (15 minutes)
 # make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (hours)

@@ -2,8 +2,7 @@
 
 A classifier: top-1, top-5. A detector: average precision by COCO's rules; on sequences (simulator drives, MOT) HOTA,
 MOTA, IDF1 and how near the times to collision are as well, through the very loop that the board runs, all classes
-together. An embedding: how near its
-vectors are to those in FP32; the pictures need no truth.
+together. An embedding: how near its vectors are to those in FP32; the pictures need no truth.
 """
 
 from __future__ import annotations
