@@ -85,6 +85,31 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
     )
 
 
+def before_slimming(bundle: Bundle, folder: Path) -> list[Path]:
+    """Write the network that the slim stage began with as ONNX: the whole frame's, and that of regions where the bundle
+    has them. Raises ModelError where slimming changed the classes or the input, so that no figure would be comparable.
+    """
+    import onnx
+
+    from edgecnn import zoo
+
+    now, before = bundle.require_model(), bundle.stages["train"].model
+    assert before is not None
+    spec = replace(before, outputs=now.outputs, regions=now.regions)
+    if (spec.classes, spec.input) != (now.classes, now.input):
+        raise ModelError(
+            "slimming changed the network's classes or its input, so before and after are not comparable",
+            do="Leave check.max_slim_drop out of the recipe",
+        )
+    net, _ = zoo.load(bundle.file("weights"), before)
+    paths = [folder / FILE]
+    write(net, spec, paths[0], ExportSection.model_validate(dict(bundle.stages["export"].settings)).opset)
+    if spec.regions is not None:
+        paths.append(folder / REGIONS_FILE)
+        onnx.save(at_regions(onnx.load(paths[0]), spec), paths[1])
+    return paths
+
+
 def at_regions(model: onnx.ModelProto, spec: ModelSpec) -> onnx.ModelProto:
     """The same network at `spec.regions`. Raises ModelError where it can't run at that size, or is no detector."""
     import numpy as np

@@ -311,10 +311,18 @@ class RunSection(Section):
     deadline_ms: Annotated[float, Field(ge=0)] = 0.0  # of a frame: what would take longer is not begun; 0 = none
 
 
+class ScenarioTests(Section):
+    names: Annotated[tuple[str, ...], Field(min_length=1)]  # shipped scenarios, or YAML files
+    trials: Annotated[int, Field(ge=1)] = 7
+    seed: int = 9600  # of the first trial
+
+
 class CheckSection(Section):
     data: DataSection = DataSection(kind="sim_drive", seed=9300, pictures=100, drives=2)
     gates: dict[str, float] = Field(default_factory=dict)  # metric -> least value
     max_drop: dict[str, float] = Field(default_factory=dict)  # metric -> largest loss of INT8 against FP32
+    max_slim_drop: dict[str, float] = Field(default_factory=dict)  # the same of FP32 against FP32 before slimming
+    scenarios: ScenarioTests | None = None  # warnings missed and false are counted in them
     baseline: Path | None = None  # what an earlier `edgecnn check --update` wrote
     baseline_drop: Annotated[float, Field(ge=0)] = 0.01  # largest loss against the baseline
 

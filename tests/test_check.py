@@ -282,7 +282,7 @@ def test_a_classifier(tmp_path: Path, bundle: Bundle, monkeypatch: pytest.Monkey
             return Sample(str(i), bgr, Truth.of(np.zeros((1, 4), np.float32), true))
 
     model = replace(bundle.require_model(), task="classify", decode="logits", classes=Greys.classes)
-    monkeypatch.setattr(accuracy, "open_backend", lambda *_a, **_k: Darkness())
+    monkeypatch.setattr("edgecnn.check.open_backend", lambda *_a, **_k: Darkness())
     monkeypatch.setattr(accuracy, "open_dataset", lambda _section: Greys())
     done = check(replace(bundle, model=model), section(gates={"top1": 0.75}))
     assert done.figures["int8"] == {"top1": 0.75} and done.ok

@@ -59,12 +59,13 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "bench": (BASE | {"cpu", "vision", "backends", "run"}, {"numpy", "rich"}),
     "versus": (BASE | {"bench", "cpu", "backends", "run", "metrics"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
-    "check": (BASE | {"vision", "data", "backends", "track", "adas", "run", "metrics"}, {"numpy"}),
+    "check": (BASE | {"vision", "data", "backends", "track", "adas", "run", "metrics", "export"}, {"numpy"}),
     "report": (BASE, set()),
     "sense": (
         BASE | {"memo", "vision", "data", "backends", "quantize", "run", "metrics", "check", "report"},
         {"numpy", "onnx", "onnxruntime"},
     ),
+    "blame": (BASE | {"check", "sense"}, {"safetensors"}),
     "explain": (BASE | {"vision", "data", "zoo", "report"}, {"numpy", "torch", "cv2"}),
     "compile": (BASE | {"zoo", "slim", "export", "quantize", "build"}, set()),
 }

@@ -2,6 +2,7 @@
 
 least      the figure of what ships (INT8 where there is one) is at least so much       `check.gates`
 drop       FP32's figure less INT8's is at most so much                                 `check.max_drop`
+slim       the same of FP32 before slimming and FP32                                    `check.max_slim_drop`
 baseline   what ships lost at most so much against an earlier `edgecnn check --update`  `check.baseline`
 
 A loss misses its gate only when it is beyond the limit and, at 95 %, no accident of the pictures. Where the sample is
@@ -23,7 +24,15 @@ from edgecnn.errors import InputError, RecipeError
 from edgecnn.metrics.redraw import interval
 from edgecnn.recipe import CheckSection
 
-COUNTS = {"switches", "hits", "misses", "false"}  # no share, and for most of them less is better: never a gate
+UNSLIMMED = "unslimmed"  # FP32 before slimming, among the precisions
+COUNTS = {
+    "switches",
+    "hits",
+    "misses",
+    "false",
+    "missed_warnings",
+    "false_warnings",
+}  # no share, and for most of them less is better: never a gate
 HEADLINES = (
     "AP",
     "AP50",
@@ -31,6 +40,8 @@ HEADLINES = (
     "MOTA",
     "IDF1",
     "ttc_accuracy",
+    "warned_in_time",
+    "quiet",
     "top1",
     "top5",
     "cosine",
@@ -42,10 +53,10 @@ HEADLINES = (
 class Gate:
     """One figure against one limit."""
 
-    kind: Literal["least", "drop", "baseline"]
+    kind: Literal["least", "drop", "slim", "baseline"]
     metric: str
     precision: str
-    value: float  # the figure, or for drop and baseline what was lost
+    value: float  # the figure, or for the others what was lost
     limit: float
     low: float = math.nan  # between `low` and `high` the loss lies at 95 %; nan = not known
     high: float = math.nan
@@ -69,10 +80,9 @@ class Gate:
         match self.kind:
             case "least":
                 return f"{self.metric} {self.value:.4f} ({self.precision}), at least {self.limit:g}"
-            case "drop":
-                return (
-                    f"{self.metric} loses {self.value:.4f}{self._between} by {self.precision}, at most {self.limit:g}"
-                )
+            case "drop" | "slim":
+                by = self.precision if self.kind == "drop" else "slimming"
+                return f"{self.metric} loses {self.value:.4f}{self._between} by {by}, at most {self.limit:g}"
             case _:
                 return (
                     f"{self.metric} lost {self.value:.4f}{self._between} against the baseline, at most {self.limit:g}"
@@ -151,7 +161,7 @@ class CheckReport:
 
 
 _VERDICTS = {"ok": (1, "ok"), "unsure": (2, "unsure"), "missed": (3, "MISSED")}
-_SIGNS = {"least": "≥", "drop": "drop ≤", "baseline": "loss ≤"}
+_SIGNS = {"least": "≥", "drop": "drop ≤", "slim": "slimming ≤", "baseline": "loss ≤"}
 
 
 def _interval(gate: Gate) -> str:
@@ -168,22 +178,27 @@ def _number(metric: str, value: float, sign: str = "") -> str:
 
 
 def judge(found: Measured, section: CheckSection, baseline: Measured | None = None) -> list[Gate]:
-    """The gates of a `check` section, applied. The last precision is what ships, the first is what it came from.
+    """The gates of a `check` section, applied. The last precision is what ships, "fp32" is what it came from, and
+    "unslimmed", where it was measured, what that came from.
 
     Raises RecipeError for a metric that was not measured, InputError for a baseline of another sample.
     """
     figures = found.figures
-    shipped, whole = list(figures)[-1], next(iter(figures))
+    shipped, whole = list(figures)[-1], "fp32"
     now = figures[shipped]
     gates = []
     for metric, least in section.gates.items():
         gates.append(Gate("least", metric, shipped, _figure(now, metric, "gates"), least))
-    for metric, most in section.max_drop.items():
-        if shipped != whole:
-            lost = _figure(figures[whole], metric, "max_drop") - now[metric]
-            gates.append(
-                Gate("drop", metric, shipped, lost, most, *_spread(found, found, whole, shipped, metric, lost))
-            )
+    pairs: list[tuple[Literal["drop", "slim"], str, str, str]] = [
+        ("drop", "max_drop", whole, shipped),
+        ("slim", "max_slim_drop", UNSLIMMED, whole),
+    ]
+    for kind, key, before, after in pairs:
+        if before != after and before in figures:
+            for metric, most in getattr(section, key).items():
+                lost = _figure(figures[before], metric, key) - figures[after][metric]
+                spread = _spread(found, found, before, after, metric, lost)
+                gates.append(Gate(kind, metric, after, lost, most, *spread))
     if baseline and baseline.truth and found.truth and baseline.truth != found.truth:
         raise InputError(
             f"the baseline was measured on other pictures ({baseline.samples}, now {found.samples}) or other truth",

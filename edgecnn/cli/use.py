@@ -59,6 +59,13 @@ def check(
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them for a pull request.")] = None,
     update: Annotated[bool, typer.Option("--update", help="Make these figures the baseline of the recipe.")] = False,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is kept in the baseline.")] = "",
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Where a gate is missed, name the first bad stage, and the layer.")
+    ] = False,
+    shipped: Annotated[
+        bool,
+        typer.Option("--shipped", help="Leave out the network before slimming: what a board without torch can do."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Measure accuracy and apply the gates.
@@ -68,12 +75,23 @@ def check(
     """
     from edgecnn.bundle import Bundle, atomic
     from edgecnn.check import check as check_bundle
+    from edgecnn.check import section_of
+    from edgecnn.check.measured import read_baseline
     from edgecnn.recipe import load
 
     if update != bool(reason.strip()):
         raise typer.BadParameter("--update and --reason TEXT go together")
-    report = check_bundle(Bundle.read(bundle), load(recipe).check if recipe else None, update=reason.strip())
-    show(as_json, (report.json(), columns(report.table())))
+    opened = Bundle.read(bundle)
+    section = load(recipe).check if recipe else section_of(opened)
+    report = check_bundle(opened, section, update=reason.strip(), shipped=shipped)
+    told, text = report.json(), columns(report.table())
+    if bisect and not report.ok:
+        from edgecnn.blame import bisect as search
+
+        blames = search(opened, report, section, read_baseline(section.baseline) if section.baseline else None)
+        told["blames"] = [{**vars(blame), "gate": blame.gate.metric} for blame in blames]
+        text = "\n".join([text, "", *map(str, blames)])
+    show(as_json, (told, text))
     for path, text in ((junit, report.junit()), (markdown, report.markdown())):
         if path:
             with atomic(path) as temporary:

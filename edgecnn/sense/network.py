@@ -95,6 +95,10 @@ class Network:
                     node.input[index] = name
         return result
 
+    def ordered(self, names: Names) -> list[str]:
+        """In the network's order."""
+        return [unit.name for unit in self.units if unit.name in names]
+
     def share(self, floats: Names) -> float:
         """Share of the multiply-adds that these units and the file's own float kernels do."""
         kept = floats | self.floats

@@ -95,30 +95,40 @@ def run_stage(bundle: Bundle, recipe: Recipe) -> Bundle:
 
     section = recipe.slim
     assert section is not None
+    seen: dict[Any, Batchable] = {}
+
+    def measured(model: nn.Module, its: ModelSpec) -> float:
+        """After a `classes` step, other pictures."""
+        key = its.input, its.classes
+        if key not in seen:
+            seen[key] = Batchable.read(its, _checked_on(recipe), "pictures to check on")
+        return round(accuracy(model, its, seen[key]), 4)
+
     before, full = zoo.load(bundle.file("weights"), bundle.require_model())
-    net, spec, lines = before, full, []
+    net, spec, lines, accuracies = before, full, list[str](), list[float]()
     for step in section.steps:
         net, spec, line = apply(net, spec, step, before, full, bundle.path)
         note(line)
         lines.append(line)
+        accuracies.append(measured(net, spec))
     zoo.save_weights(bundle.path / FILE, net, spec)
 
     rows: dict[str, dict[str, float]] = {}
-    seen = Batchable.read(full, _checked_on(recipe), "pictures to check on")
-    for name, model, its in (("before", before, full), ("after", net, spec)):
+    for name, model, its, told in (
+        ("before", before, full, measured(before, full)),
+        ("after", net, spec, accuracies[-1]),
+    ):
         counted = size(model, its.input.shape)
-        if (its.input, its.classes) != (full.input, full.classes):  # after a `classes` step, other pictures
-            seen = Batchable.read(its, _checked_on(recipe), "pictures to check on")
         rows[name] = {
             "parameters": counted.parameters,
             "macs": counted.macs,
             "bytes": counted.bytes,
-            "accuracy": round(accuracy(model, its, seen), 4),
+            "accuracy": told,
         }
     figure = "top-1" if spec.task == "classify" else "AP50"
     for key, unit in (("parameters", ""), ("macs", ""), ("bytes", ""), ("accuracy", f" ({figure})")):
         note(f"{key}{unit}: {rows['before'][key]:,} -> {rows['after'][key]:,}")
-    facts = {**rows, "figure": figure, "steps": lines}
+    facts = {**rows, "figure": figure, "steps": lines, "accuracies": accuracies}
     if any(step.search is not None for step in section.steps):
         from edgecnn.slim.search import POINTS
 
