@@ -103,7 +103,7 @@ def before_slimming(bundle: Bundle, folder: Path) -> list[Path]:
         )
     net, _ = zoo.load(bundle.file("weights"), before)
     paths = [folder / FILE]
-    write(net, spec, paths[0], ExportSection.model_validate(dict(bundle.stages["export"].settings)).opset)
+    write(net, spec, paths[0], bundle.stages["export"].settings["opset"])
     if spec.regions is not None:
         paths.append(folder / REGIONS_FILE)
         onnx.save(at_regions(onnx.load(paths[0]), spec), paths[1])

@@ -6,9 +6,9 @@ from __future__ import annotations
 from edgecnn.backends import Backend, Precision, open_backend
 from edgecnn.bundle import Bundle, sha256
 from edgecnn.check.accuracy import measured
+from edgecnn.check.before import unslimmed
 from edgecnn.check.gates import UNSLIMMED, CheckReport, Gate, judge
 from edgecnn.check.measured import Measured, history, read_baseline, write_baseline
-from edgecnn.check.unslimmed import unslimmed
 from edgecnn.check.warned import with_warnings
 from edgecnn.errors import InputError
 from edgecnn.recipe import CheckSection
