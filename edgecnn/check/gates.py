@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 from xml.etree import ElementTree
@@ -147,8 +147,8 @@ class CheckReport:
             rows.append((metric, *(_number(metric, v) for v in values), *delta, limits, verdict))
         return rows
 
-    def markdown(self) -> str:
-        """For a pull request: the verdict, then the figures that gates hold, then all of them."""
+    def markdown(self, notes: Sequence[str] = ()) -> str:
+        """For a pull request: the verdict, notes, then the figures that gates hold, then all of them."""
         missed = [gate for gate in self.gates if not gate.ok]
         head = f"{len(missed)} of {len(self.gates)} gates missed" if missed else f"{len(self.gates)} gates passed"
         header, *rows = self.table()
@@ -156,6 +156,7 @@ class CheckReport:
         lines = [f"### edgecnn check {self.bundle}: {head}", "", f"{self.samples} pictures.", ""]
         lines += [f"- {gate}: missed" for gate in missed]
         lines += [f"- {gate}: too few pictures to tell" for gate in self.unsure]
+        lines += [f"- {note}" for note in notes]
         lines += ["", *_grid(header, held), "", "<details><summary>All figures</summary>", ""]
         return "\n".join([*lines, *_grid(header, rows), "", "</details>", ""])
 

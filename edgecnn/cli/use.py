@@ -84,15 +84,15 @@ def check(
     opened = Bundle.read(bundle)
     section = load(recipe).check if recipe else section_of(opened)
     report = check_bundle(opened, section, update=reason.strip(), shipped=shipped)
-    told, text = report.json(), columns(report.table())
+    told, table, blames = report.json(), columns(report.table()), list[str]()
     if bisect and not report.ok:
         from edgecnn.blame import bisect as search
 
-        blames = search(opened, report, section, read_baseline(section.baseline) if section.baseline else None)
-        told["blames"] = [{**vars(blame), "gate": blame.gate.metric} for blame in blames]
-        text = "\n".join([text, "", *map(str, blames)])
-    show(as_json, (told, text))
-    for path, text in ((junit, report.junit()), (markdown, report.markdown())):
+        found = search(opened, report, section, read_baseline(section.baseline) if section.baseline else None)
+        told["blames"] = [{**vars(blame), "gate": blame.gate.metric} for blame in found]
+        blames = [str(blame) for blame in found]
+    show(as_json, (told, "\n".join([table, *([""] if blames else []), *blames])))
+    for path, text in ((junit, report.junit()), (markdown, report.markdown(blames))):
         if path:
             with atomic(path) as temporary:
                 temporary.write_text(text, "utf-8")
