@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecnn.backends import open_backend
 from edgecnn.bundle import Bundle
-from edgecnn.check.accuracy import _Detector, open_clips
+from edgecnn.check.accuracy import Detector, open_clips
 from edgecnn.check.gates import judge
 from edgecnn.check.measured import PIECE, Measured
 from edgecnn.metrics.detection import evaluate_detections, redrawn_detections
@@ -34,7 +34,7 @@ FEW_DRAWS = 300  # of a trial; `edgecnn check` takes DRAWS
 
 def answers(bundle: Bundle, drives: int) -> tuple[Rows, tuple[str, ...]]:
     model = bundle.require_model()
-    detect = _Detector(model, open_backend(bundle, "fp32"), 0.6)
+    detect = Detector(model, open_backend(bundle, "fp32"), 0.6)
     rows: Rows = []
     for clip in open_clips(DataSection(kind="sim_drive", seed=9330, pictures=100, drives=drives)):
         note(clip.name)

@@ -123,7 +123,7 @@ def labelled(model: ModelSpec, data: DataSection) -> Dataset:
 def _detect(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings) -> Measured:
     dataset = boxed(model, data)
     words = Vocabulary.of(model.classes, dataset.classes)
-    detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
+    detectors = {p: Detector(model, backend, settings.iou) for p, backend in backends.items()}
     pairs: dict[str, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
     with bar("check", len(dataset)) as advance:
         for i in range(len(dataset)):
@@ -159,7 +159,7 @@ def boxed(model: ModelSpec, data: DataSection) -> Dataset:
 
 
 def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection, settings: RunSettings) -> Measured:
-    detectors = {p: _Detector(model, backend, settings.iou) for p, backend in backends.items()}
+    detectors = {p: Detector(model, backend, settings.iou) for p, backend in backends.items()}
     pairs: dict[str, list[tuple[Detections, Truth]]] = {p: [] for p in backends}
     tracked: dict[str, list[list[tuple[Tracks, Truth]]]] = {p: [] for p in backends}
     contacts: dict[str, list[tuple[float, int]]] = {p: [] for p in backends}
@@ -200,7 +200,7 @@ def _track(model: ModelSpec, backends: Mapping[str, Backend], data: DataSection,
     return replace(found, redrawn=redrawn)
 
 
-class _Detector:
+class Detector:
     """One network on single pictures, weak detections included."""
 
     def __init__(self, model: ModelSpec, backend: Backend, iou: float) -> None:
