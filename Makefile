@@ -43,7 +43,7 @@ demo: $(READY) $(CLIP)
 	@ls $(OUT)/bikes/*.mp4 $(OUT)/drive/*.mp4 $(OUT)/bikes/events.jsonl $(OUT)/drive/events.jsonl $(OUT)/report.html | sed 's|^|  $(CURDIR)/|'
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
