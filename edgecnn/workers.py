@@ -9,6 +9,7 @@ network must be trusted, or it must speak TLS too (docs/sweeps.md).
 
 from __future__ import annotations
 
+import logging
 import socket
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -87,9 +88,16 @@ def spread(
         run, ready = uuid.uuid4().hex[:8], as_completed(loop=client.loop)
         place_of: dict[str, int] = {}  # of those begun
 
+        known: set[str] = set()
+
         def feed() -> None:
             """One item a thread, not more: an item that waits beside one that kills its worker would be blamed too."""
-            while len(place_of) < len(items) and ready.count() < max(1, sum(client.nthreads().values())):
+            threads = client.nthreads()
+            if gone := known - set(threads):
+                note(f"{len(gone)} of {len(known)} workers died or left; their work is begun again")
+            known.clear()
+            known.update(threads)
+            while len(place_of) < len(items) and ready.count() < max(1, sum(threads.values())):
                 place = len(place_of)
                 future = client.submit(_call, __version__, function, items[place], key=f"edgecnn-{run}-{place}")
                 place_of[str(future.key)] = place
@@ -160,6 +168,7 @@ def _client(workers: Workers) -> Iterator[Client]:
             scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its HTTP port, open even without a dashboard
             memory_limit=0,  # the system's own limits hold; Dask would pause a worker for good that torch keeps large
             security=Security.temporary(),
+            silence_logs=logging.ERROR,  # the death of a worker is told by `spread`
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
