@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from edgecnn.errors import InputError, RecipeError
 from edgecnn.overrides import load_with, parse, parse_all
 from edgecnn.recipe import DataSection, dumped, load
 from edgecnn.sweep import plan, sweep
+from edgecnn.workers import Workers
 
 ROOT = Path(__file__).resolve().parents[1]
 Drawn = Callable[[int], DataSection]
@@ -206,3 +209,37 @@ def test_a_worker_that_does_not_see_the_folder_says_so(recipe: Path, tmp_path: P
 
     result = run_cell(Task(recipe.read_text("utf-8"), tmp_path / "elsewhere" / "cell", True))
     assert result["exit_code"] == InputError.exit_code and "the same path on every worker" in result["error"]
+
+
+def test_a_sweep_survives_the_kill_of_a_worker(recipe: Path, tmp_path: Path) -> None:
+    """`kill -9` of one of two in the middle: every cell comes, as one process makes it, and is kept."""
+    pytest.importorskip("distributed", reason="the extra `sweep` is not installed")
+    sets = {"seed": [0, 1, 2, 3]}
+    killed = threading.Thread(target=_kill_a_worker, args=(tmp_path / "two",))
+    killed.start()
+    report = sweep([recipe], sets, tmp_path / "two", workers=Workers(local=2))
+    killed.join()
+    alone = sweep([recipe], sets, tmp_path / "one")
+    assert (tmp_path / "two" / "killed").is_file() and not report.failed
+    assert [_figures(r) for r in report.results] == [_figures(r) for r in alone.results]
+    assert [p.name for p in (tmp_path / "two").rglob(".*.*.*")] == []  # nothing half-written
+    assert sweep([recipe], sets, tmp_path / "two").kept == 4
+
+
+def _kill_a_worker(out: Path) -> None:
+    """The first one that works on a cell, as soon as it is at it."""
+    import psutil
+
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        for log in out.glob("*/log.txt"):
+            for process in psutil.Process().children():
+                if any(file.path == str(log) for file in process.open_files()):
+                    process.kill()
+                    (out / "killed").touch()
+                    return
+        time.sleep(0.01)
+
+
+def _figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "seconds"}
