@@ -72,7 +72,7 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
 	$(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install -e '.[desk,rtx,openvino,mqtt,sign,test]'
+	$(BIN)/python -m pip install -e '.[desk,rtx,openvino,mqtt,sign,sweep,test]'
 	$(BIN)/python -m pip install --no-deps 'trackeval==1.3.0'
 	touch $@
 

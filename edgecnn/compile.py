@@ -83,6 +83,15 @@ def compile_recipe(
     return Compiled(bundle, tuple(steps))
 
 
+def final_key(recipe: Recipe) -> str:
+    """The key that the last stage of a compiled recipe has: other settings or input files, another key."""
+    key = ""
+    for stage in _planned(recipe):
+        module = _module(stage)
+        key = stage_key(key, module.settings(recipe), module.VERSION)
+    return key
+
+
 def _step(stage: str, bundle: Bundle, recipe: Recipe) -> tuple[Bundle, Step]:
     started = time.perf_counter()
     module = _module(stage)

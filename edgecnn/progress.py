@@ -41,7 +41,7 @@ def bar(label: str, total: int | None) -> Iterator[Advance]:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # as it is now: what runs meanwhile may send its own elsewhere
     if not console.is_terminal:
         note(f"{label} ({total}) ..." if total else f"{label} ...")
         yield lambda _n, _text="": None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
@@ -331,6 +331,7 @@ class Recipe(Section):
     """One model's way from the zoo to the board."""
 
     name: str
+    seed: int | None = None  # of every training and search that names none of its own
     model: ModelSection
     train: TrainSection = TrainSection()
     slim: SlimSection | None = None
@@ -343,7 +344,11 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _data(cls, raw: Any) -> Any:
-        """Where a recipe names pictures to train on and no others, slimming, export and quantisation take those too."""
+        """Where a recipe names pictures to train on and no others, slimming, export and quantisation take those too.
+        So it is with its seed."""
+        match raw:
+            case {"seed": int() as seed}:
+                raw = _with_seed(raw, seed)
         match raw:
             case {"train": {"data": dict() as data}}:
                 few = {**data, "pictures": min(64, data.get("pictures", 64))}
@@ -402,6 +407,32 @@ def _with_data(key: str, section: Any, data: dict[str, Any], few: dict[str, Any]
     return section
 
 
+def _with_seed(raw: dict[str, Any], seed: int) -> dict[str, Any]:
+    """A raw recipe whose trainings and searches have this seed, but for those that have one."""
+
+    def seeded(section: Any) -> Any:
+        return {"seed": seed} | section if isinstance(section, dict) else section
+
+    def step(raw: Any) -> Any:
+        match raw:
+            case {"finetune": dict() as own}:
+                return {**raw, "finetune": seeded(own)}
+            case {"prune": {"between": dict() as between} as own}:
+                return {**raw, "prune": {**own, "between": seeded(between)}}
+            case {"search": dict() as own}:
+                return {**raw, "search": {**seeded(own), "tune": seeded(own.get("tune", {}))}}
+        return raw
+
+    raw = {**raw, "train": seeded(raw.get("train", {}))}
+    match raw:
+        case {"quantize": {"qat": dict() as qat} as quantize}:
+            raw["quantize"] = {**quantize, "qat": seeded(qat)}
+    match raw:
+        case {"slim": {"steps": list() as steps} as slim}:
+            raw["slim"] = {**slim, "steps": [step(each) for each in steps]}
+    return raw
+
+
 def _step_with_data(step: Any, data: dict[str, Any], few: dict[str, Any]) -> Any:
     match step:
         case {"finetune": dict() as own}:
@@ -413,20 +444,25 @@ def _step_with_data(step: Any, data: dict[str, Any], few: dict[str, Any]) -> Any
     return step
 
 
-def load(path: Path | str) -> Recipe:
-    """Read a recipe. Relative paths in it count from the recipe's own folder.
+def load(path: Path | str, edit: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Recipe:
+    """Read a recipe. Relative paths in it count from the recipe's own folder. `edit` sees what the file says first.
 
     Raises InputError if there is no such file, RecipeError naming the key if its content is wrong.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no recipe at {path}", do="See recipes/ for the shipped ones")
-    resolved: Recipe = _resolve(read(path, Recipe, "name:, model:"), path.resolve().parent)
+    resolved: Recipe = _resolve(read(path, Recipe, "name:, model:", edit), path.resolve().parent)
     return resolved
 
 
-def read(path: Path, kind: type[S], keys: str) -> S:
-    """A YAML file as a section of this kind; `keys` are examples of those wanted.
+def dumped(recipe: Recipe) -> str:
+    """A recipe as YAML that `load` reads as the same, wherever the file lies: paths are absolute."""
+    return yaml.safe_dump(recipe.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True)
+
+
+def read(path: Path, kind: type[S], keys: str, edit: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> S:
+    """A YAML file as a section of this kind; `keys` are examples of those wanted. `edit` changes it first.
 
     Raises RecipeError, one line, naming the key if its content is wrong.
     """
@@ -441,7 +477,7 @@ def read(path: Path, kind: type[S], keys: str) -> S:
             f"{path} holds {'nothing' if data is None else type(data).__name__}", wanted=f"keys such as {keys}"
         )
     try:
-        return kind.model_validate(data)
+        return kind.model_validate(edit(data) if edit else data)
     except ValidationError as error:
         raise RecipeError(_explain(path, kind, error)) from error
 
@@ -474,16 +510,16 @@ def _keys_at(kind: type[Section], loc: tuple[int | str, ...]) -> list[str]:
     for part in loc:
         if isinstance(part, int):  # place in a list: the section is that of its elements
             continue
-        section = next(_sections(section.model_fields[part].annotation))
+        section = next(sections_in(section.model_fields[part].annotation))
     return list(section.model_fields)
 
 
-def _sections(annotation: Any) -> Iterator[type[Section]]:
+def sections_in(annotation: Any) -> Iterator[type[Section]]:
     """Every Section in a type such as `tuple[SlimStep, ...] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         yield annotation
     for inner in get_args(annotation):
-        yield from _sections(inner)
+        yield from sections_in(inner)
 
 
 def _resolve(section: Any, root: Path) -> Any:

@@ -112,6 +112,7 @@ def test_an_error_is_one_line_and_a_code(
 STAGES = ("compile", "train", "slim", "export", "quantize", "build")  # read a recipe
 NEEDS: dict[str, tuple[str, ...]] = {  # command -> what it needs besides the path that it reads first
     **dict.fromkeys((*STAGES, "sense", "xray", "bench", "check", "report"), ()),
+    "sweep": ("--out", "x", "--set", "seed=0"),
     "calibrate": ("--audit",),
     "lint": ("--target", "rtx"),
     "cache": ("--out", "x.cache"),
@@ -130,7 +131,9 @@ def test_every_command_answers_a_path_that_it_can_not_read_alike(
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     assert called(monkeypatch, command, "none", *NEEDS[command]) == 3
-    assert called(monkeypatch, command, "folder", *NEEDS[command]) == (3 if command in (*STAGES, "lint") else 5)
+    assert called(monkeypatch, command, "folder", *NEEDS[command]) == (
+        3 if command in (*STAGES, "lint", "sweep") else 5
+    )
     came = capsys.readouterr()
     assert came.out == "" and came.err.count("\n") == 2 and came.err.count("error: ") == 2
     assert [str(path) for path in Path().rglob("*")] == ["folder"]

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "edgecnn"
 BASE = {"errors", "scene", "bundle", "recipe", "progress"}
 HEAVY = {
     *("torch", "torch_pruning", "torchvision", "onnx", "onnxruntime", "openvino", "safetensors", "pycocotools"),
-    *("cryptography",),
+    *("cryptography", "distributed", "dask"),
     *("tensorrt", "tensorrt_rtx", "cuda", "pycuda", "numpy", "cv2", "scipy", "av", "pydantic", "yaml", "rich", "typer"),
 }
 
@@ -38,6 +38,8 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "engine": ({"errors"}, set()),
     "recipe": ({"errors", "bundle"}, {"pydantic", "yaml"}),
     "memo": ({"bundle"}, set()),
+    "overrides": ({"errors", "recipe"}, {"yaml"}),
+    "workers": ({"errors", "progress"}, {"distributed", "dask"}),
     "onnxfile": ({"errors"}, {"numpy", "onnx"}),
     "vision": (BASE, {"numpy", "cv2"}),
     "data": (BASE | {"vision"}, {"numpy", "cv2", "pydantic"}),
@@ -59,7 +61,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "bench": (BASE | {"cpu", "vision", "backends", "run"}, {"numpy", "rich"}),
     "versus": (BASE | {"bench", "cpu", "backends", "run", "metrics"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
-    "check": (BASE | {"vision", "data", "backends", "track", "adas", "run", "metrics", "export"}, {"numpy"}),
+    "check": (
+        BASE | {"workers", "vision", "data", "backends", "track", "adas", "run", "metrics", "export"},
+        {"numpy"},
+    ),
     "report": (BASE, set()),
     "sense": (
         BASE | {"memo", "vision", "data", "backends", "quantize", "run", "metrics", "check", "report"},
@@ -67,6 +72,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "blame": (BASE | {"check", "sense"}, {"safetensors"}),
     "explain": (BASE | {"vision", "data", "zoo", "report"}, {"numpy", "torch", "cv2"}),
+    "sweep": (BASE | {"overrides", "workers", "compile", "check"}, set()),
     "compile": (BASE | {"zoo", "slim", "export", "quantize", "build"}, set()),
 }
 

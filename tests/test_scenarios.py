@@ -15,12 +15,12 @@ import yaml
 from tiny_detector import make_bundle
 
 from edgecnn import cli
-from edgecnn.check.scenarios import Alert, ScenarioResult, Trial, judge_scenarios, judge_trial
+from edgecnn.check.scenarios import Alert, ScenarioResult, Trial, _opened, judge_scenarios, judge_trial
 from edgecnn.data.scenario import FOLDER, ExpectSection, Scenario, find_scenario, names
 from edgecnn.data.simulator import Drive
 from edgecnn.data.simulator.staged import Course, Stage, contact_s, layout_of
 from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER
-from edgecnn.errors import InputError, RecipeError
+from edgecnn.errors import BundleError, InputError, RecipeError
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN: dict[str, Any] = {
@@ -345,6 +345,28 @@ def test_a_scenario_goes_through_the_pictures_and_the_loop(
     assert end.value.code == 9 and "1 of 1 scenarios failed: plain" in err
     trial = json.loads(out)["scenarios"][0]["trials"][0]
     assert trial["verdict"] == "none" and trial["figure"] is None
+
+
+def test_two_workers_find_what_one_process_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the byte, though trials end in another order; and a worker that has another bundle there refuses."""
+    pytest.importorskip("distributed", reason="the extra `sweep` is not installed")
+    bundle = make_bundle(tmp_path / "lamps.bundle", int8=True)
+    (tmp_path / "other").mkdir()
+    paths = [written(tmp_path, length_s=0.4), written(tmp_path / "other", length_s=0.2, name="shorter")]
+    only = [word for path in paths for word in ("--only", str(path))]
+    arguments = ["edgecnn", "scenarios", str(bundle.path), *only, "--trials", "2"]
+    told = []
+    for more in ([], ["--workers", "2"]):
+        monkeypatch.setattr(sys, "argv", [*arguments, "--json", *more])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert end.value.code == 9
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] and len(json.loads(told[0])["scenarios"][1]["trials"]) == 2
+    with pytest.raises(BundleError, match="is another bundle"):
+        _opened(bundle.path, "0" * 64, "int8")
 
 
 def test_a_scenario_is_a_source_of_run(tmp_path: Path) -> None:

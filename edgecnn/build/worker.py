@@ -51,9 +51,8 @@ def build_apart(onnx: Path, target: Target, options: Options) -> Built:
         }
         command = [sys.executable, "-m", "edgecnn.build.worker", json.dumps(job)]
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        child = subprocess.run(
-            command, stdout=subprocess.PIPE, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
-        )
+        env = {**os.environ, "PYTHONPATH": path}
+        child = subprocess.run(command, stdout=subprocess.PIPE, stderr=_errors(), text=True, check=False, env=env)
         answer = _answer(child.stdout)
         if child.returncode == 0 and "version" in answer:
             made = Path(folder)
@@ -73,6 +72,14 @@ def build_apart(onnx: Path, target: Target, options: Options) -> Built:
         wanted="an engine",
         do="TensorRT crashed, or the machine ran out of memory: close other programs, or lower build.workspace_mib",
     )
+
+
+def _errors() -> int | None:
+    """Where this process's messages go now: a sweep sends them to a file. None: where they always go."""
+    try:
+        return sys.stderr.fileno()
+    except OSError:  # it is no file at all, but memory
+        return None
 
 
 def _answer(text: str) -> dict[str, Any]:

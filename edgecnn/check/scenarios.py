@@ -8,20 +8,26 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from socket import gethostname
 from statistics import median
 from typing import Any, Literal
 
 from edgecnn.adas import Camera, Event
 from edgecnn.backends import Backend, Precision, open_backend
-from edgecnn.bundle import Bundle
+from edgecnn.bundle import MANIFEST, Bundle, sha256
 from edgecnn.data.scenario import ExpectSection, Scenario
 from edgecnn.data.simulator import Drive, Ego
 from edgecnn.data.simulator.traffic import CAMERA_TO_BUMPER
+from edgecnn.errors import BundleError, EdgecnnError
 from edgecnn.progress import bar
 from edgecnn.run import FrameResult, Pipeline, RunSettings
 from edgecnn.scene import Truth
 from edgecnn.track.assign import iou
+from edgecnn.workers import HERE, Lost, Workers, spread
 
 TRIALS, ENOUGH = 7, 5
 SEED = 9600  # of the first trial; nothing was tuned on 9600 to 9606
@@ -127,23 +133,54 @@ def judge_scenarios(
     trials: int = TRIALS,
     seed: int = SEED,
     precision: Precision = "int8",
+    workers: Workers = HERE,
 ) -> ScenariosReport:
     """Every scenario with the seeds `seed`, `seed` + 1, ... through the bundle's detector and the loop.
 
-    Missed scenarios raise nothing: look at `ok`. Raises BundleError and ModelError where the bundle does not run.
+    Each trial is one piece of work, so the report is the same whoever does it. Missed scenarios raise nothing: look at
+    `ok`. Raises BundleError and ModelError where the bundle does not run, and as `spread` about workers.
     """
-    settings = RunSettings.of(bundle, precision=precision)
-    backend = open_backend(bundle, precision, threads=settings.threads)
-    results = []
-    with bar("scenarios", len(scenarios) * trials) as advance:
-        for scenario in scenarios:
-            judged = []
-            for k in range(seed, seed + trials):
-                alerts = play(bundle, backend, settings, Drive(k, scenario=scenario))
-                judged.append(judge_trial(k, alerts, scenario.expect))
-                advance(1, scenario.name)
-            results.append(ScenarioResult(scenario, tuple(judged)))
+    path, digest = bundle.path.resolve(), sha256(bundle.path / MANIFEST)
+    work = [_Task(path, digest, precision, s, k) for s in scenarios for k in range(seed, seed + trials)]
+    judged: dict[int, Trial] = {}
+    with bar("scenarios", len(work)) as advance, closing(spread(_judged, work, workers)) as done:
+        for place, trial in done:
+            if isinstance(trial, Lost):
+                raise EdgecnnError(f"{work[place].scenario.name}, seed {work[place].seed}: {trial.why}")
+            judged[place] = trial
+            advance(1, work[place].scenario.name)
+    results = [
+        ScenarioResult(scenario, tuple(judged[i * trials + k] for k in range(trials)))
+        for i, scenario in enumerate(scenarios)
+    ]
     return ScenariosReport(bundle.name, precision, tuple(results))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One trial, as a worker gets it."""
+
+    bundle: Path  # absolute, and the same one from every worker
+    digest: str  # sha256 of its manifest
+    precision: Precision
+    scenario: Scenario
+    seed: int
+
+
+def _judged(task: _Task) -> Trial:
+    bundle, backend, settings = _opened(task.bundle, task.digest, task.precision)
+    alerts = play(bundle, backend, settings, Drive(task.seed, scenario=task.scenario))
+    return judge_trial(task.seed, alerts, task.scenario.expect)
+
+
+@lru_cache(maxsize=1)
+def _opened(path: Path, digest: str, precision: Precision) -> tuple[Bundle, Backend, RunSettings]:
+    """Once a process, not once a trial."""
+    bundle = Bundle.read(path)
+    if (came := sha256(path / MANIFEST)) != digest:
+        raise BundleError(f"{path} on {gethostname()} is another bundle ({came[:12]}…)", wanted=f"{digest[:12]}…")
+    settings = RunSettings.of(bundle, precision=precision)
+    return bundle, open_backend(bundle, precision, threads=settings.threads), settings
 
 
 def play(bundle: Bundle, backend: Backend, settings: RunSettings, drive: Drive) -> list[Alert]:

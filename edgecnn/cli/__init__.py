@@ -11,7 +11,22 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, sign, stages, targets, track, use, xray
+from edgecnn.cli import (
+    cache,
+    calibrate,
+    lint,
+    predict,
+    run,
+    scenarios,
+    sense,
+    sign,
+    stages,
+    sweep,
+    targets,
+    track,
+    use,
+    xray,
+)
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, InputError, MissingDependency
 
@@ -27,6 +42,7 @@ __all__ = [
     "sense",
     "sign",
     "stages",
+    "sweep",
     "targets",
     "track",
     "use",
@@ -35,6 +51,7 @@ __all__ = [
 
 HELP = (  # the order in which they are listed
     *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache"),
+    "sweep",
     *(
         "targets",
         "predict",

@@ -14,6 +14,7 @@ from edgecnn.progress import columns as columns
 if TYPE_CHECKING:
     from edgecnn.bundle import Bundle
     from edgecnn.recipe import Recipe
+    from edgecnn.workers import Workers
 
 EPILOG = """\
 Exit codes: 0 done; 1 a fault of edgecnn's own; 2 wrong command line; 3 unusable input file, folder or stream;
@@ -67,7 +68,22 @@ Signed = Annotated[
         help="Refuse a bundle that was not signed (`edgecnn sign`) with this public key's private half.",
     ),
 ]
+LocalWorkers = Annotated[
+    int, typer.Option("--workers", metavar="N", min=0, help="Processes of this machine; none: this one, one by one.")
+]
+Scheduler = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Or the workers of a Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+def crew(workers: int, scheduler: str) -> Workers:
+    """Who works, as `--workers` and `--scheduler` say."""
+    from edgecnn.workers import Workers
+
+    if workers and scheduler:
+        raise typer.BadParameter("it is either this or --workers", param_hint="--scheduler")
+    return Workers(workers, scheduler)
 
 
 def trusted(path: Path, key: Path | None) -> Bundle:

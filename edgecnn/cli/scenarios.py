@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgecnn.cli.common import BundlePath, Json, Precision, app, columns, show
+from edgecnn.cli.common import BundlePath, Json, LocalWorkers, Precision, Scheduler, app, columns, crew, show
 from edgecnn.errors import GateFailed
 
 
@@ -19,6 +19,8 @@ def scenarios(
     trials: Annotated[int, typer.Option(min=1, help="Of each scenario, with seeds one after the other.")] = 7,
     seed: Annotated[int, typer.Option(min=0, help="Of the first trial.")] = 9600,
     precision: Annotated[Precision, typer.Option(help="What is loaded.")] = Precision.int8,
+    workers: LocalWorkers = 0,
+    scheduler: Scheduler = "",
     as_json: Json = False,
 ) -> None:
     """Play scenario tests and judge the warnings."""
@@ -27,7 +29,14 @@ def scenarios(
     from edgecnn.data.scenario import find_scenario, names
 
     chosen = [find_scenario(name) for name in only or names()]
-    report = judge_scenarios(Bundle.read(bundle), chosen, trials=trials, seed=seed, precision=precision.value)
+    report = judge_scenarios(
+        Bundle.read(bundle),
+        chosen,
+        trials=trials,
+        seed=seed,
+        precision=precision.value,
+        workers=crew(workers, scheduler),
+    )
     show(as_json, (report.json(), columns(report.table())))
     if missed := [result.scenario.name for result in report.results if not result.ok]:
         raise GateFailed(f"{len(missed)} of {len(chosen)} scenarios failed: {', '.join(missed)}")
