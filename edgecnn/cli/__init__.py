@@ -11,12 +11,28 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, sign, stages, targets, track, use, xray
+from edgecnn.cli import (
+    bench,
+    cache,
+    calibrate,
+    lint,
+    predict,
+    run,
+    scenarios,
+    sense,
+    sign,
+    stages,
+    targets,
+    track,
+    use,
+    xray,
+)
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, InputError, MissingDependency
 
 __all__ = [
     "app",
+    "bench",
     "cache",
     "calibrate",
     "lint",
