@@ -95,7 +95,7 @@ def test_threads_are_swept_and_throughput_is_of_pictures(bundle: Bundle) -> None
 def test_a_fixed_batch_is_refused_and_a_free_one_answers_as_one_by_one(bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"takes 1 picture\(s\) at once, and --batch asks for 1, 2") as raised:
         sweep(bundle, "sim:3", batches=(1, 2))
-    assert "free first dimension" in str(raised.value)
+    assert "Leave --batch out" in str(raised.value)
     free = onnx.load(bundle.path / "model.onnx")
     for value in (*free.graph.input, *free.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
@@ -114,13 +114,17 @@ def test_a_fixed_batch_is_refused_and_a_free_one_answers_as_one_by_one(bundle: B
 
 
 def test_a_profile_by_hand() -> None:
-    def event(name: str, ts: int, dur: int) -> dict[str, Any]:
-        return {"cat": "Node", "name": name, "ts": ts, "dur": dur, "args": {"op_name": "Conv"}}
+    def event(name: str, ts: int, dur: int, node: str = "0") -> dict[str, Any]:
+        return {"cat": "Node", "name": name, "ts": ts, "dur": dur, "args": {"op_name": "Conv", "node_index": node}}
 
     events = [event("a_kernel_time", 10, 9000), event("b_kernel_time", 20, 1000), event("a_kernel_time", 30, 3000)]
     events += [event("b_kernel_time", 40, 1000), {"cat": "Session", "name": "model_run", "ts": 1, "dur": 5}]
     times = parse_profile(json.dumps(events), 1)
     assert {key: list(ms) for key, ms in times.items()} == {("a", "Conv"): [3.0], ("b", "Conv"): [1.0]}
+    twins = parse_profile(
+        json.dumps([event("c", 1, 1), event("c_kernel_time", 2, 5, "7"), event("c_kernel_time", 3, 6, "8")]), 0
+    )
+    assert {key: list(ms) for key, ms in twins.items()} == {("c #7", "Conv"): [0.005], ("c #8", "Conv"): [0.006]}
     found = ranked(times)
     assert found["sum_ms"] == 4.0
     assert [(row["layer"], row["share"]) for row in found["layers"]] == [("a", 0.75), ("b", 0.25)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,13 @@ def _engine(bundle: Bundle, feeds: Mapping[str, Array], runs: int) -> Times:
 
 def parse_profile(text: str, skip: int) -> Times:
     """What onnxruntime's profiler wrote → times of each node, its first `skip` runs left out."""
-    rows: dict[tuple[str, str], list[float]] = {}
+    rows: dict[tuple[str, str, str], list[float]] = {}
     events: list[dict[str, Any]] = [e for e in json.loads(text) if str(e.get("name", "")).endswith("_kernel_time")]
     for event in sorted(events, key=lambda event: event["ts"]):
-        key = (event["name"].removesuffix("_kernel_time"), event["args"]["op_name"])
-        rows.setdefault(key, []).append(event["dur"] / 1e3)
-    return {key: np.array(ms[skip:]) for key, ms in rows.items()}
+        name, told = event["name"].removesuffix("_kernel_time"), event["args"]
+        rows.setdefault((name, told["op_name"], str(told["node_index"])), []).append(event["dur"] / 1e3)
+    count = Counter(name for name, _, _ in rows)  # nodes that onnxruntime added itself share their names
+    return {
+        (name if count[name] == 1 else f"{name} #{index}", op): np.array(ms[skip:])
+        for (name, op, index), ms in rows.items()
+    }

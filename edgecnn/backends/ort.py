@@ -21,14 +21,12 @@ CONFIG = {
 
 class OnnxRuntime:
     """A session with static shapes. `profile`: where to note how long each node takes; `end_profile` tells it.
-    `any_batch`: the first dimension of the input may be free.
+    The first dimension of the input may be free: it then takes any number of pictures.
 
     Raises ModelError where the file does not load or does not fit `model`.
     """
 
-    def __init__(
-        self, path: Path, model: ModelSpec, *, threads: int = 0, profile: Path | None = None, any_batch: bool = False
-    ) -> None:
+    def __init__(self, path: Path, model: ModelSpec, *, threads: int = 0, profile: Path | None = None) -> None:
         options = ort.SessionOptions()
         if profile is not None:
             options.enable_profiling = True
@@ -49,7 +47,7 @@ class OnnxRuntime:
         shapes = {i.name: tuple(i.shape) for i in self._session.get_inputs()}
         first = shapes.get(model.input.name, (1,))[0]
         self.batch = first if isinstance(first, int) else None  # pictures at once; None: any number
-        if any_batch and self.batch is None:
+        if self.batch is None:
             shapes[model.input.name] = (1, *shapes[model.input.name][1:])
         check_input(model, shapes)
         self._inputs = [i.name for i in self._session.get_inputs()]

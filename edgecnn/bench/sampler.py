@@ -45,6 +45,8 @@ class Sampler:
             self._tool.wait()
         for thread in self._threads:
             thread.join()
+        if self._tool is not None and self._tool.stdout is not None:
+            self._tool.stdout.close()
 
     @property
     def readings(self) -> list[Reading]:

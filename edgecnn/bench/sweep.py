@@ -63,13 +63,13 @@ def sweep(
 
 def network(path: Path, model: ModelSpec, batches: Sequence[int], threads: int) -> OnnxRuntime:
     """A session that takes any of these batches. Raises ModelError where the network's batch is fixed."""
-    loaded = OnnxRuntime(path, model, threads=threads, any_batch=True)
+    loaded = OnnxRuntime(path, model, threads=threads)
     fixed = loaded.batch
     if fixed is not None and set(batches) != {fixed}:
         raise ModelError(
             f"{path.name} takes {fixed} picture(s) at once, and --batch asks for {', '.join(map(str, batches))}",
             wanted="a network whose batch is free",
-            do="Leave --batch out, or export the ONNX with a free first dimension (torch.onnx.export, dynamic_axes)",
+            do="Leave --batch out: what `edgecnn compile` makes takes one picture at once",
         )
     return loaded
 
