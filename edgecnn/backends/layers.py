@@ -47,7 +47,7 @@ def layer_times(
 
 
 def _engine(bundle: Bundle, feeds: Mapping[str, Array], runs: int) -> Times:
-    """Not yet run on a GPU: held against the bindings' names, and against a stand-in, alone."""
+    """Not yet run on a GPU: its names alone are held against the bindings (tests/test_trt_api.py)."""
     from edgecnn.backends.trt import TensorRT
 
     backend = TensorRT(*engine_file(bundle))
