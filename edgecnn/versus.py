@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgecnn.backends import open_backend
 from edgecnn.bench import SOURCE, WARM, lanes_of, precisions_of, read_frames
+from edgecnn.bench.show import three
 from edgecnn.bundle import Bundle
 from edgecnn.cpu import cpu
 from edgecnn.errors import ModelError
@@ -102,12 +103,12 @@ def versus_table(result: Mapping[str, Any]) -> Table:
     shown = Table(
         title=f"{result['other']} against {result['ours']}: {result['frames']} frames of {result['source']}, "
         f"{result['threads']} thread(s), {result['machine']['cpu']}",
-        caption="a frame in ms, p50 / p95 / p99; times faster, and where that lies at 95 %",
+        caption="a frame in ms, p50 / p90 / p99; times faster, and where that lies at 95 %",
     )
     for title in ("", result["ours"], result["other"], "frame", "infer", "the second is"):
         shown.add_column(title, justify="left" if not title else "right")
     for name, lane in result["lanes"].items():
-        times = [" / ".join(f"{lane[side][p]:.2f}" for p in ("p50", "p95", "p99")) for side in ("ours", "other")]
+        times = [three(lane[side]) for side in ("ours", "other")]
         ratios = [_ratio(lane[stage]) if stage in lane else "" for stage in ("frame", "infer")]
         shown.add_row(name, *times, *ratios, verdict(lane["frame"]))
     return shown

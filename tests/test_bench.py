@@ -14,10 +14,12 @@ from rich.console import Console
 from tiny_detector import lamp_picture, make_bundle
 
 from edgecnn import bench as module
-from edgecnn.bench import bench, table
+from edgecnn.bench import bench
+from edgecnn.bench.show import table, tail, three
 from edgecnn.bundle import Bundle, ModelSpec, TensorSpec
 from edgecnn.errors import InputError
 from edgecnn.run import RunSettings
+from edgecnn.run.timing import percentiles
 
 STAGES = {"preprocess", "infer", "postprocess", "track", "scene", "frame"}
 
@@ -138,11 +140,21 @@ def test_the_table_shows_every_lane_and_stage(both: Bundle, pictures: str) -> No
     text = text_of(result)
     for word in ("decode", *STAGES, "fp32", "int8", "every 2 frames", "frames/s", "not inference"):
         assert word in text, word
-    assert module._three(result["lanes"]["fp32"]["stages"]["infer"]) in text
+    assert three(result["lanes"]["fp32"]["stages"]["infer"]) in text
 
 
 def test_times_are_printed_with_the_digits_that_count() -> None:
-    assert module._three({"p50": 0.123, "p95": 9.994, "p99": 12.34}) == "0.12 / 9.99 / 12.3"
+    assert three({"p50": 0.123, "p90": 9.994, "p99": 12.34}) == "0.12 / 9.99 / 12.3"
+
+
+def test_the_tail_is_told_from_a_thousand_times_on() -> None:
+    ms = np.arange(1.0, 1002.0)
+    row = percentiles(ms)
+    for name, share in (("p50", 50), ("p90", 90), ("p95", 95), ("p99", 99), ("p999", 99.9)):
+        assert row[name] == pytest.approx(np.percentile(ms, share))
+    assert row["p999"] == 1000.0 and tail(row) == "1000.0"
+    assert "p999" not in percentiles(ms[:999])
+    assert tail(percentiles(ms[:999])) == "too few frames (999 of 1000)"
 
 
 def test_a_busy_machine_is_named(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
@@ -60,12 +61,7 @@ def _open(bundle: Bundle, chosen: str, model: ModelSpec, size: str, threads: int
         case "engine":
             from edgecnn.backends.trt import TensorRT
 
-            path, tied = bundle.file(f"engine{size}"), _tied(bundle)
-            if not tied:
-                raise BundleError(
-                    f"{bundle.path} does not say which TensorRT built its engine",
-                    do="Build it again: edgecnn build RECIPE",
-                )
+            path, _, tied = engine_file(bundle, size)
             return TensorRT(path, model, tied)
         case "openvino":
             try:
@@ -83,6 +79,17 @@ def _open(bundle: Bundle, chosen: str, model: ModelSpec, size: str, threads: int
                     f"onnxruntime does not load ({error})", do="Run: pip install onnxruntime"
                 ) from error
             return OnnxRuntime(bundle.file(f"{role}{size}"), model, threads=threads)
+
+
+def engine_file(bundle: Bundle, size: str = "") -> tuple[Path, ModelSpec, dict[str, Any]]:
+    """The engine, the model, and what the engine was made for. Raises BundleError."""
+    path, tied = bundle.file(f"engine{size}"), _tied(bundle)
+    if not tied:
+        raise BundleError(
+            f"{bundle.path} does not say which TensorRT built its engine",
+            do="Build it again: edgecnn build RECIPE",
+        )
+    return path, bundle.require_model(), tied
 
 
 def choose(bundle: Bundle, precision: Precision) -> str:

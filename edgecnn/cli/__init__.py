@@ -12,6 +12,7 @@ import signal
 import sys
 
 from edgecnn.cli import (
+    bench,
     cache,
     calibrate,
     lint,
@@ -32,6 +33,7 @@ from edgecnn.errors import EdgecnnError, InputError, MissingDependency
 
 __all__ = [
     "app",
+    "bench",
     "cache",
     "calibrate",
     "lint",

@@ -7,46 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgecnn.cli.common import BundlePath, Json, Signed, app, columns, show, trusted
+from edgecnn.cli.common import BundlePath, Json, app, columns, show
 from edgecnn.errors import GateFailed, MissingDependency
-
-
-@app.command()
-def bench(
-    bundle: BundlePath,
-    source: Annotated[str | None, typer.Option(help="As for `edgecnn run`; a simulated drive unless given.")] = None,
-    frames: Annotated[int, typer.Option(min=10, help="To be timed.")] = 100,
-    threads: Annotated[int, typer.Option(min=1, help="Of inference on a CPU.")] = 1,
-    compare: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="Another bundle, side by side: is it faster or slower?")
-    ] = None,
-    require_signature: Signed = None,
-    as_json: Json = False,
-) -> None:
-    """Time every stage, FP32 beside INT8."""
-    if compare:
-        from edgecnn.versus import compare as compare_bundles
-        from edgecnn.versus import versus_table
-
-        pair = trusted(bundle, require_signature), trusted(compare, require_signature)
-        found = compare_bundles(*pair, source, frames=frames, threads=threads)
-        if as_json:
-            show(True, (found, ""))
-        else:
-            from rich.console import Console
-
-            Console().print(versus_table(found))
-        return
-    from edgecnn.bench import bench as bench_bundle
-    from edgecnn.bench import table
-
-    result = bench_bundle(trusted(bundle, require_signature), source, frames=frames, threads=threads)
-    if as_json:
-        show(True, (result, ""))
-    else:
-        from rich.console import Console
-
-        Console().print(table(result))
 
 
 @app.command()
@@ -177,6 +139,7 @@ def report(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="BUNDLE/report.html unless given.")] = None,
     runs: Annotated[list[Path] | None, typer.Option("--run", metavar="DIR", help="What `edgecnn run` wrote.")] = None,
     bench: Annotated[Path | None, typer.Option(metavar="FILE", help="What `edgecnn bench --json` printed.")] = None,
+    history: Annotated[Path | None, typer.Option(metavar="FILE", help="What `edgecnn bench --history` keeps.")] = None,
     check: Annotated[Path | None, typer.Option(metavar="FILE", help="What `edgecnn check --json` printed.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -184,6 +147,10 @@ def report(
     from edgecnn.bundle import Bundle
     from edgecnn.report import write_report
 
-    opened = Bundle.read(bundle)
-    path = write_report(opened, out or bundle / "report.html", runs=runs or (), bench=bench, check=check)
+    opened, past = Bundle.read(bundle), []
+    if history:
+        from edgecnn.bench.history import read
+
+        past = read(history)
+    path = write_report(opened, out or bundle / "report.html", runs=runs or (), bench=bench, history=past, check=check)
     show(as_json, ({"report": path}, str(path)))

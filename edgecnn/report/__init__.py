@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError
+from edgecnn.report.bench import measured
 from edgecnn.report.inside import inside
 from edgecnn.report.page import page
 from edgecnn.report.ranges import ranges
@@ -24,15 +25,19 @@ def write_report(
     *,
     runs: Sequence[Path] = (),
     bench: Path | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
     check: Path | None = None,
 ) -> Path:
-    """Write `out` atomically and return it. `bench` and `check` are what those commands printed with --json.
+    """Write `out` atomically and return it. `bench` and `check` are what those commands printed with --json,
+    `history` the lines that `edgecnn bench --history` keeps.
 
     What `edgecnn sense` and `edgecnn explain` left in the bundle is in it too. Raises InputError where a run's folder
     or a JSON file is missing or damaged.
     """
     found = sensed(bundle) + inside(bundle) + ranges(bundle)
-    text = page(bundle, [Run.read(folder) for folder in runs], _json(bench), _json(check), found)
+    times = _json(bench)
+    more = measured(times, history)
+    text = page(bundle, [Run.read(folder) for folder in runs], times, _json(check), more + found)
     with atomic(out) as temporary:
         temporary.write_text(text, "utf-8")
     return out

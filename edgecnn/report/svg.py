@@ -79,8 +79,8 @@ def bars(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], kinds: S
     return _svg(height, body, title)
 
 
-def curves(rows: Mapping[str, Sequence[float]], title: str) -> str:
-    """A strip a row of figures, one figure an epoch, each against 0 to its own largest; the axis counts from 1."""
+def curves(rows: Mapping[str, Sequence[float]], title: str, unit: str = "epoch") -> str:
+    """A strip a row of figures, one figure a unit, each against 0 to its own largest; the axis counts from 1."""
     left, right, height, gap = 110.0, 20.0, 84.0, 16.0
     count = max(map(len, rows.values()))
     step = (WIDTH - left - right) / max(count - 1, 1)
@@ -99,7 +99,7 @@ def curves(rows: Mapping[str, Sequence[float]], title: str) -> str:
     for mark in ticks(count, 8):
         if 1 <= mark <= count and mark == int(mark):
             body.append(_text(left + (mark - 1) * step, top + 2, f"{mark:g}", "axis", "middle"))
-    body.append(_text(left - 8, top + 2, "epoch", "axis", "end"))
+    body.append(_text(left - 8, top + 2, unit, "axis", "end"))
     return _svg(top + 8, body, title)
 
 

@@ -19,6 +19,7 @@ STAGES = (
     "health",
     "sink",
 )  # in the order of the frame's way
+TAIL = 1000  # times, for p99.9 to be told
 WORKING = STAGES[1:-1]  # those that follow one another from a decoded frame to its tracks and warnings
 
 
@@ -61,7 +62,9 @@ class StageTimes:
 
 
 def percentiles(ms: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:
-    """Count, mean and percentiles (linear interpolation) of one or more times in ms."""
-    p50, p95, p99 = np.percentile(ms, [50, 95, 99])
-    values = {"mean": ms.mean(), "p50": p50, "p95": p95, "p99": p99, "max": ms.max()}
-    return {"n": len(ms), **{name: round(float(value), 4) for name, value in values.items()}}
+    """Count, mean and percentiles (linear interpolation) of one or more times in ms. `p999` (99.9 %) is there from
+    `TAIL` times on: of fewer, it would be the largest and nothing else."""
+    names = ("p50", "p90", "p95", "p99", *(("p999",) if len(ms) >= TAIL else ()))
+    values = np.percentile(ms, [99.9 if name == "p999" else float(name[1:]) for name in names])
+    told = {"mean": ms.mean(), **dict(zip(names, values, strict=True)), "max": ms.max()}
+    return {"n": len(ms), **{name: round(float(value), 4) for name, value in told.items()}}

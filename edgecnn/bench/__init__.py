@@ -12,23 +12,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgecnn.backends import FRAME, Backend, Precision, choose, open_backend
+from edgecnn.bench.sampler import Sampler
+from edgecnn.bench.sensors import peak_mib, power_mode, summary
 from edgecnn.bundle import Bundle, ModelSpec
 from edgecnn.cpu import cpu
 from edgecnn.errors import InputError
 from edgecnn.progress import note, tracked
 from edgecnn.run import Pipeline, RunSettings, open_source
 from edgecnn.run.tally import versions
-from edgecnn.run.timing import WORKING, Laps, StageTimes, percentiles
+from edgecnn.run.timing import Laps, StageTimes, percentiles
 from edgecnn.scene import Frame
 from edgecnn.vision import Preprocess
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 SOURCE = "sim:1"
 WARM = 5  # frames that are run and not counted
@@ -49,7 +48,8 @@ def bench(
 
     → {lanes: {name: {role, detect_every, stages: {stage: percentiles in ms}, fps, not_inference}}, decode, ratios, …};
     JSON-able. `fps` is what one camera gets with decoding in its own thread; `not_inference` the share of the time of a
-    frame, decoding apart, that is not the network's. A classifier is timed in preprocess and infer alone.
+    frame, decoding apart, that is not the network's. `board` is what the machine told meanwhile (`sensors.summary`),
+    `memory` the process's peak and of it the frames held. A classifier is timed in preprocess and infer alone.
     Raises InputError where the source gives too few frames, and what `open_backend` raises.
     """
     model, settings = bundle.require_model(), settings or RunSettings.of(bundle)
@@ -61,12 +61,14 @@ def bench(
     lanes = lanes_of(model, backends, settings, fps)
     times = {name: StageTimes() for name in lanes}
     order = list(lanes)
-    for count, frame in enumerate(tracked(pictures, "bench", len(pictures))):
-        order.append(order.pop(0))  # nobody is always first after the pause
-        for name in order:
-            ns = lanes[name](frame)
-            if count >= WARM:
-                times[name].add({**ns, "frame": sum(ns.values())})
+    with Sampler() as sampler:
+        for count, frame in enumerate(tracked(pictures, "bench", len(pictures))):
+            order.append(order.pop(0))  # nobody is always first after the pause
+            for name in order:
+                ns = lanes[name](frame)
+                if count >= WARM:
+                    times[name].add({**ns, "frame": sum(ns.values())})
+    mode, peak = power_mode(), peak_mib()
     return {
         "bundle": str(bundle.path),
         "name": bundle.name,
@@ -76,6 +78,9 @@ def bench(
         "frames": len(pictures) - WARM,
         "threads": threads,
         "machine": {"cpu": cpu()[0], "cores": os.cpu_count(), "load": load, "versions": versions()},
+        "board": summary(sampler.readings) | ({"power_mode": mode} if mode else {}),
+        "memory": {"frames_mib": round(sum(frame.bgr.nbytes for frame in pictures) / 2**20, 1)}
+        | ({"peak_mib": peak} if peak else {}),
         "decode": percentiles(decode[WARM:]),
         "lanes": {name: _figures(name, times[name], bundle, settings, decode) for name in lanes},
         "ratios": _ratios(times),
@@ -170,34 +175,3 @@ def _ratios(times: Mapping[str, StageTimes]) -> dict[str, dict[str, float]]:
             row["infer_p50"] = float(np.median(base.ms("infer") / other.ms("infer")))
         ratios[name] = {key: round(float(value), 3) for key, value in row.items()}
     return ratios
-
-
-def table(result: Mapping[str, Any]) -> Table:
-    """The answer of `bench` as a table for people: p50 / p95 / p99 in ms."""
-    from rich.table import Table
-
-    lanes = result["lanes"]
-    size, net = "x".join(map(str, result["picture"])), "x".join(map(str, result["input"]))
-    shown = Table(
-        title=f"{result['name']}: {result['frames']} frames {size} of {result['source']}, input {net}, "
-        f"{result['threads']} thread(s), {result['machine']['cpu']}",
-        caption="ms, p50 / p95 / p99; decode has a thread of its own; "
-        + "; ".join(f"{name} {row['frame_total']:.2f}x fp32" for name, row in result["ratios"].items()),
-    )
-    shown.add_column("stage")
-    for name, lane in lanes.items():
-        every = f"\nevery {lane['detect_every']} frames" if lane["detect_every"] > 1 else ""
-        shown.add_column(f"{name.partition('/')[0]}{every}", justify="right")
-    shown.add_row("decode", *[_three(result["decode"])] * len(lanes))
-    for stage in (*WORKING, "frame"):
-        rows = [lane["stages"].get(stage) for lane in lanes.values()]
-        if any(rows):
-            shown.add_row(stage, *(_three(row) if row else "" for row in rows), end_section=stage == "scene")
-    shown.add_row("frames/s", *(f"{lane['fps']:.1f}" for lane in lanes.values()))
-    shown.add_row("detector ran in", *(f"{lane['detector_frames']:.0%}" for lane in lanes.values()))
-    shown.add_row("not inference", *(f"{lane['not_inference']:.0%}" for lane in lanes.values()))
-    return shown
-
-
-def _three(row: Mapping[str, float]) -> str:
-    return " / ".join(f"{row[p]:.2f}" if row[p] < 10 else f"{row[p]:.1f}" for p in ("p50", "p95", "p99"))
