@@ -60,7 +60,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "versus": (BASE | {"bench", "cpu", "backends", "run", "metrics"}, {"numpy", "rich"}),
     "metrics": ({"errors", "scene", "track"}, {"numpy", "scipy", "pycocotools"}),
     "check": (BASE | {"vision", "data", "backends", "track", "adas", "run", "metrics", "export"}, {"numpy"}),
-    "report": (BASE, set()),
+    "report": (BASE, {"pydantic"}),
     "sense": (
         BASE | {"memo", "vision", "data", "backends", "quantize", "run", "metrics", "check", "report"},
         {"numpy", "onnx", "onnxruntime"},

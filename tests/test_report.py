@@ -16,7 +16,8 @@ from tiny_detector import lamp_picture, make_bundle
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
 from edgecnn.report import write_report
-from edgecnn.report.svg import Timeline, bars, histograms, ticks
+from edgecnn.report.svg import bars, histograms, ticks
+from edgecnn.report.timeline import Timeline
 from edgecnn.run import run
 
 VOID = {"meta", "img", "line", "rect", "path", "br"}
@@ -186,7 +187,7 @@ def test_a_run_that_is_gone_or_damaged(tmp_path: Path, bundle: Bundle, ran: Path
     with pytest.raises(InputError, match=r"holds no summary\.json"):
         write_report(bundle, tmp_path / "report.html", runs=[tmp_path])
     (ran / "events.jsonl").write_text('{"type": "fra', "utf-8")
-    with pytest.raises(InputError, match="holds a damaged run"):
+    with pytest.raises(InputError, match="line 1, is cut off or damaged"):
         write_report(bundle, tmp_path / "report.html", runs=[ran])
     assert not (tmp_path / "report.html").exists()
 
@@ -226,7 +227,7 @@ def test_a_bar_is_as_long_as_its_median() -> None:
 
 def test_spans_that_overlap_lie_in_different_rows() -> None:
     plot = Timeline(10)
-    plot.spans("tracks", [(0, 5, "s0", "a"), (4, 9, "s0", "b"), (5, 6, "s0", "c")])
+    plot.spans("car", [((a, b, "s0", name), name, []) for a, b, name in ((0, 5, "a"), (4, 9, "b"), (5, 6, "c"))])
     tops = {name: top for top, name in re.findall(r'y="([\d.]+)"[^>]*><title>(\w)</title>', plot.svg("t"))}
     assert tops["a"] == tops["c"] != tops["b"]
 

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgecnn.report.html import legend, number, pairs, section, table
+from edgecnn.report.html import number, pairs, section, table
+from edgecnn.report.inputs import Still
 from edgecnn.report.runs import Run
+from edgecnn.report.when import WARNINGS, timeline
 
 PERCENTILES = ("p50", "p95", "p99")
-REASONS = (  # why the detector ran
-    ("why-stride", "every k-th frame"),
-    ("why-worth", "parts worth a look"),
-    ("why-unsure", "unsure of a track"),
-    ("why-closing", "closing in"),
-    ("why-cut", "cut, or first frame"),
-)
-WARNINGS = {
-    "fcw": "collision",
-    "pedestrian": "pedestrian",
-    "headway": "headway",
-    "ldw_left": "lane departure, left,",
-    "ldw_right": "lane departure, right,",
-}
+EVENTS = 100  # rows of the table
 Json = Mapping[str, Any]
 
 
 def drive(run: Run) -> str:
+    """The section of a run."""
     s = run.summary
     reasons = ", ".join(f"{count} {why}" for why, count in s["reasons"].items())
     facts = [
@@ -40,17 +30,16 @@ def drive(run: Run) -> str:
         *_trust(s),
         *([("warning", s["warning"])] if s["warning"] else []),
     ]
-    caption = "<p>TTC: the shortest time to collision in the path. Dotted: hard cuts, where tracks are forgotten.</p>"
-    tracks = [(kind, f"track of a {label.replace('_', ' ')}") for label, kind in run.colours().items()]
-    stills = "".join(_still(still, uri) for still, uri in run.stills)
+    stills = "".join(_still(run, still) for still in run.stills)
+    left = f"<p>{run.left_out} more pictures are in the run's folder: the page has no room.</p>" if run.left_out else ""
     times = table(
-        ["stage", "frames", "p50 ms", "p95 ms", "p99 ms"],
-        [[name, row["n"], *(f"{row[p]:.2f}" for p in PERCENTILES)] for name, row in s["stages"].items()],
+        ["stage", "p50 ms", "p95 ms", "p99 ms"],
+        [[name, *(f"{row[p]:.2f}" for p in PERCENTILES)] for name, row in s["stages"].items()],
+        "Time a stage of a frame",
     )
     return section(
         f"Run: {run.source}",
-        f'<div class="stills">{stills}</div>{run.timeline()}{legend([*REASONS, *tracks])}{caption}'
-        f"{pairs(facts)}{_events(s['events'])}"
+        f'<div class="stills">{stills}</div>{left}{timeline(run)}{pairs(facts)}{_events(s["events"])}'
         f"<details><summary>Time a stage</summary>{times}</details>",
     )
 
@@ -77,10 +66,11 @@ def _trust(s: Json) -> list[tuple[str, str]]:
     return [row for row in rows if row[1]]
 
 
-def _still(still: Json, uri: str) -> str:
-    words = f"frame {still['frame']}, {still['tracks']} tracks"
-    warned = ", <b>warning</b>" if still["warned"] else ""
-    return f'<figure><img src="{uri}" alt="{words}"><figcaption>{words}{warned}</figcaption></figure>'
+def _still(run: Run, still: Still) -> str:
+    words = f"frame {still.frame}, {still.tracks} tracks"
+    warned = ", <b>warning</b>" if still.warned else ""
+    alt = f"{words}{', with a warning' if still.warned else ''}, boxes and distances drawn in"
+    return f'<figure><img src="{run.picture(still)}" alt="{alt}"><figcaption>{words}{warned}</figcaption></figure>'
 
 
 def _events(events: Sequence[Json]) -> str:
@@ -88,12 +78,13 @@ def _events(events: Sequence[Json]) -> str:
         return "<p>No warning was raised.</p>"
     rows = [
         [f"{e['t_ns'] / 1e9:.2f}", _warning(e["kind"]), e["track"] or "", number(e["ttc_s"]), number(e["distance_m"])]
-        for e in events
+        for e in events[:EVENTS]
     ]
-    return f"<h3>Events</h3>{table(['second', 'event', 'track', 'TTC, s', 'distance, m'], rows)}"
+    more = f"<p>{len(events) - EVENTS} later ones are in summary.json.</p>" if len(events) > EVENTS else ""
+    return f"<h3>Events</h3>{table(['second', 'event', 'track', 'TTC, s', 'distance, m'], rows, 'Events')}{more}"
 
 
 def _warning(kind: str) -> str:
     """`fcw_on` in words."""
     name, _, what = kind.rpartition("_")
-    return f"{WARNINGS[name]} {'warning' if what == 'on' else 'ends'}"
+    return f"{WARNINGS.get(name, name)} {'warning' if what == 'on' else 'ends'}"

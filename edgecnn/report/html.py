@@ -8,6 +8,7 @@ from typing import Any
 
 from edgecnn.report.style import CSS
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"  # the browser holds it
 LINES = 6  # a longer list of texts stands line by line
 
 
@@ -15,7 +16,8 @@ def document(title: str, body: Iterable[str]) -> str:
     """Sections as a page of HTML."""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{CSS}</style></head>\n<body><main>{''.join(body)}</main></body></html>\n"
     )
 
@@ -43,10 +45,14 @@ def section(title: str, body: str, *, closed: bool = False) -> str:
     return f"<section><h2>{escape(title)}</h2>{body}</section>"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
+    """A table that scrolls by itself where it is too wide, with the keyboard too; `caption` for who can't see it."""
+    top = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     body = "".join("<tr>" + "".join(f"<td{_kind(cell)}>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    name = f'<caption class="unseen">{escape(caption)}</caption>' if caption else ""
+    return (
+        f'<div class="wide" tabindex="0"><table>{name}<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def pairs(rows: Iterable[tuple[str, Any]]) -> str:
@@ -61,6 +67,12 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
         for kind, words in entries
     )
     return f'<p class="legend">{inner}</p>'
+
+
+def figure(body: str, caption: str = "") -> str:
+    """A plot with its legend, and words under it."""
+    words = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f"<figure>{body}{words}</figure>"
 
 
 def number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
