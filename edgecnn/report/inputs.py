@@ -133,7 +133,7 @@ class Frame(Read):
 
     index: int
     t_s: float
-    detector: str
+    detector: str | None  # why it ran, None = it didn't
     cut: bool
     mode: str = ""  # older runs don't tell
     late: bool = False

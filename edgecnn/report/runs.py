@@ -130,7 +130,7 @@ def _shot(frame: Frame, t_s: float) -> Shot:
         frame.index,
         t_s,
         frame.mode,
-        frame.detector,
+        frame.detector or "",
         frame.cut,
         trouble,
         tuple(frame.warnings),

@@ -56,8 +56,8 @@ def timeline(run: Run) -> str:
         plot.band(name.replace("_", " "), [(a, b, "warn", f"{words} {a:.2f} to {b:.2f} s") for a, b, _ in spans])
     plot.cuts([s.t_s for s in shots if s.cut])
     caption = (
-        "TTC: the shortest time to collision in the path, up to 10 s. Red: a warning, on the track that it is about and by "
-        "kind. Dotted: hard cuts, where tracks are forgotten."
+        "TTC: the shortest time to collision in the path, up to 10 s. Red: a warning, by kind and on its track. "
+        "Dotted: hard cuts, where tracks are forgotten."
     )
     if len(run.lives) > LONGEST:
         caption += f" Of {len(run.lives)} tracks those with a warning and the longest are drawn, {LONGEST} in all."
