@@ -65,7 +65,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         BASE | {"workers", "vision", "data", "backends", "track", "adas", "run", "metrics", "export"},
         {"numpy"},
     ),
-    "report": (BASE, set()),
+    "report": (BASE, {"pydantic"}),
     "sense": (
         BASE | {"memo", "vision", "data", "backends", "quantize", "run", "metrics", "check", "report"},
         {"numpy", "onnx", "onnxruntime"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from tiny_detector import lamp_picture, make_bundle
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
 from edgecnn.report import write_report
-from edgecnn.report.svg import Timeline, bars, histograms, ticks
+from edgecnn.report.runs import Run, fitted
+from edgecnn.report.svg import bars, histograms, ticks
+from edgecnn.report.timeline import COLUMNS, Timeline
 from edgecnn.run import run
 
 VOID = {"meta", "img", "line", "rect", "path", "br"}
@@ -186,9 +189,85 @@ def test_a_run_that_is_gone_or_damaged(tmp_path: Path, bundle: Bundle, ran: Path
     with pytest.raises(InputError, match=r"holds no summary\.json"):
         write_report(bundle, tmp_path / "report.html", runs=[tmp_path])
     (ran / "events.jsonl").write_text('{"type": "fra', "utf-8")
-    with pytest.raises(InputError, match="holds a damaged run"):
+    with pytest.raises(InputError, match="line 1, is cut off or damaged"):
         write_report(bundle, tmp_path / "report.html", runs=[ran])
     assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        ("bench", CHECK, "is of `edgecnn check --json`; wanted what `edgecnn bench --json` printed"),
+        ("check", BENCH, "is of `edgecnn bench --json`; wanted what `edgecnn check --json` printed"),
+        ("bench", {"ours": "a", "other": "b"}, "is of `edgecnn bench --compare --json`"),
+        ("check", {"a": 1}, "holds something else"),
+        (
+            "bench",
+            {**BENCH, "lanes": {"fp32": {**LANE, "stages": {"infer": {"p50": 1}}}}},
+            "lanes.fp32.stages.infer.p95",
+        ),
+        ("check", {**CHECK, "figures": {"fp32": {"AP50": float("nan")}}}, "NaN is no JSON"),
+    ],
+)
+def test_json_of_another_command_or_damaged(
+    tmp_path: Path, bundle: Bundle, kind: str, data: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        write_report(bundle, tmp_path / "report.html", **{kind: saved(tmp_path / "x.json", data)})  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value) and not (tmp_path / "report.html").exists()
+
+
+def test_the_folder_of_several_streams_names_them(tmp_path: Path, bundle: Bundle) -> None:
+    for name in ("front", "rear"):
+        (tmp_path / name).mkdir()
+        saved(tmp_path / name / "summary.json", {})
+    with pytest.raises(InputError, match=r"Name one of its runs: front, rear\."):
+        write_report(bundle, tmp_path / "report.html", runs=[tmp_path])
+
+
+def test_a_cut_line_is_named(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
+    text = (ran / "events.jsonl").read_text("utf-8")
+    (ran / "events.jsonl").write_text(text[:-20], "utf-8")
+    with pytest.raises(InputError, match=rf"line {text.count(chr(10))}, is cut off"):
+        write_report(bundle, tmp_path / "report.html", runs=[ran])
+
+
+def test_words_of_a_run_never_become_html(tmp_path: Path, bundle: Bundle, ran: Path) -> None:
+    evil = """"><script>alert(1)</script><img src=x onerror='alert(2)'>"""
+    rows = [json.loads(line) for line in (ran / "events.jsonl").read_text("utf-8").splitlines()]
+    for row in rows:
+        if row["type"] == "frame":
+            row |= {"detector": evil, "mode": evil, "invalid": evil, "warnings": [evil]}
+            row["tracks"] = [{**track, "label": evil} for track in row["tracks"]]
+    (ran / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    summary = json.loads((ran / "summary.json").read_text("utf-8"))
+    saved(
+        ran / "summary.json", {**summary, "source": f"sim:{evil}", "role": evil, "warning": evil, "reasons": {evil: 1}}
+    )
+    text, page = parsed(write_report(bundle, tmp_path / "report.html", runs=[ran]))
+    assert "<script" not in text and "<img src=x" not in text and evil in " ".join(page.words)
+    assert all(uri.startswith("data:image/jpeg;base64,") for uri in page.loaded)
+
+
+def test_pictures_keep_to_their_room_and_those_with_a_warning_go_first(ran: Path) -> None:
+    whole = Run.read(ran)
+    stills = [s.model_copy(update={"warned": i == 1}) for i, s in enumerate(whole.stills)]
+    assert len(stills) > 1
+    run_ = replace(whole, stills=stills)
+    room = run_.still(stills[1]).stat().st_size
+    (kept,) = fitted([run_], room)
+    assert [s.frame for s in kept.stills] == [stills[1].frame] and kept.left_out == len(stills) - 1
+    assert fitted([run_])[0].left_out == 0
+
+
+def test_a_long_run_is_thinned() -> None:
+    plot = Timeline(3600)
+    plot.marks("detector", [(i / 30, "why-worth", "x") for i in range(108_000)], 1 / 30)
+    plot.curve("TTC", [(i / 30, 5.0 if i != 50_000 else 1.0) for i in range(108_000)], 10.0, (3.2, "warning"))
+    drawn = plot.svg("t")
+    assert drawn.count("<rect") <= COLUMNS + 1 and len(drawn) < 100_000
+    path = re.search(r'class="curve" d="([^"]+)"', drawn)
+    assert path and max(float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path[1])) == pytest.approx(30 + 84 - 8.4)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]"])
@@ -226,7 +305,7 @@ def test_a_bar_is_as_long_as_its_median() -> None:
 
 def test_spans_that_overlap_lie_in_different_rows() -> None:
     plot = Timeline(10)
-    plot.spans("tracks", [(0, 5, "s0", "a"), (4, 9, "s0", "b"), (5, 6, "s0", "c")])
+    plot.spans("car", [((a, b, "s0", name), name, []) for a, b, name in ((0, 5, "a"), (4, 9, "b"), (5, 6, "c"))])
     tops = {name: top for top, name in re.findall(r'y="([\d.]+)"[^>]*><title>(\w)</title>', plot.svg("t"))}
     assert tops["a"] == tops["c"] != tops["b"]
 

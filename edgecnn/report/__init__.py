@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgecnn.bundle import Bundle, atomic
-from edgecnn.errors import InputError
 from edgecnn.report.bench import measured
+from edgecnn.report.inputs import printed
 from edgecnn.report.inside import inside
 from edgecnn.report.page import page
 from edgecnn.report.ranges import ranges
-from edgecnn.report.runs import Run
+from edgecnn.report.runs import Run, fitted
 from edgecnn.report.sense import sensed
 
 __all__ = ["write_report"]
@@ -35,21 +34,9 @@ def write_report(
     or a JSON file is missing or damaged.
     """
     found = sensed(bundle) + inside(bundle) + ranges(bundle)
-    times = _json(bench)
-    more = measured(times, history)
-    text = page(bundle, [Run.read(folder) for folder in runs], times, _json(check), more + found)
+    seen = fitted([Run.read(folder) for folder in runs])
+    times = printed(bench, "bench")
+    text = page(bundle, seen, times, printed(check, "check"), measured(times, history) + found)
     with atomic(out) as temporary:
         temporary.write_text(text, "utf-8")
     return out
-
-
-def _json(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        data = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable JSON ({error})", wanted="what `--json` printed") from error
-    if not isinstance(data, dict):
-        raise InputError(f"{path} holds {type(data).__name__}", wanted="the JSON object that `--json` printed")
-    return data

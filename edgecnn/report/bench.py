@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from edgecnn.report.page import _pairs, _section, _table
-from edgecnn.report.svg import Timeline, curves
+from edgecnn.report.html import pairs, section, table
+from edgecnn.report.svg import curves
+from edgecnn.report.timeline import Timeline
 
 Json = Mapping[str, Any]
 SLOWEST = 20  # layers that are listed
@@ -35,7 +36,7 @@ def _board(bench: Json) -> str:
     rows += [(name, _range(board[key], unit)) for key, name, unit in words if key in board]
     for kind, unit in (("mhz", "MHz"), ("celsius", "°C"), ("watts", "W")):
         rows += [(f"{name}, {unit}", _range(value, unit)) for name, value in board.get(kind, {}).items()]
-    return _section("The machine meanwhile", _pairs(rows)) if rows else ""
+    return section("The machine meanwhile", pairs(rows)) if rows else ""
 
 
 def _range(value: Mapping[str, float], unit: str) -> str:
@@ -66,7 +67,7 @@ def _sustained(bench: Json) -> str:
     words = {"yes": "It throttles", "no": "No throttling seen", "too short": "Too short to tell"}[verdict["verdict"]]
     why = f": {'; '.join(verdict['why'])}" if verdict["why"] else ""
     text = f"{words}{why}. {found['minutes']:g} min of {found['role']}, a point every 10 s."
-    return _section("Minutes at full speed", f"{plot.svg('Minutes at full speed')}<p>{escape(text)}</p>")
+    return section("Minutes at full speed", f"{plot.svg('Minutes at full speed')}<p>{escape(text)}</p>")
 
 
 def _layers(bench: Json) -> str:
@@ -78,7 +79,7 @@ def _layers(bench: Json) -> str:
         f"<p>The slowest of {len(found['layers'])} layers of {escape(found['role'])}; together "
         f"{found['sum_ms']:.2f} ms by the profiler, which costs time of its own.</p>"
     )
-    return _section("Layers", note + _table(["layer", "op", "p50 ms", "share"], rows))
+    return section("Layers", note + table(["layer", "op", "p50 ms", "share"], rows))
 
 
 def _sweep(bench: Json) -> str:
@@ -97,7 +98,7 @@ def _sweep(bench: Json) -> str:
         for r in found["rows"]
     ]
     head = ["file", "threads", "batch", "p50 ms", "p90 ms", "p99 ms", "pictures/s", "throughput"]
-    return _section("Threads and batches", _table(head, rows))
+    return section("Threads and batches", table(head, rows))
 
 
 def _history(history: Sequence[Json]) -> str:
@@ -114,15 +115,15 @@ def _history(history: Sequence[Json]) -> str:
     note = f"p50 of a frame, ms; {len(rows)} benches of {rows[-1].get('name', '')}"
     note += f", {other} more that measured something else or elsewhere" if other else ""
     head = ["when", "edgecnn", *lanes]
-    table = _table(
+    every = table(
         head,
         [
             [row["at"], _version(row), *(f"{row['lanes'][name]['frame']['p50']:.2f}" for name in lanes)]
             for row in reversed(rows)
         ],
     )
-    body = f"{plot}<p>{escape(note)}.</p><details><summary>All of them</summary>{table}</details>"
-    return _section("Bench by bench", body)
+    body = f"{plot}<p>{escape(note)}.</p><details><summary>All of them</summary>{every}</details>"
+    return section("Bench by bench", body)
 
 
 def _kind(row: Json) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError
-from edgecnn.report.page import _section, _table, document
+from edgecnn.report.html import document, section, table
 
 Json = Mapping[str, Any]
 FOLDER = "explain"  # in a bundle
@@ -56,7 +56,7 @@ def _sections(folder: Path, found: Json) -> list[str]:
     return [
         *(_picture(folder, row) for row in found["pictures"]),
         _correspondence(found["correspondence"], grid=found["grid"]),
-        _section("Shifted, scaled, turned", curves),
+        section("Shifted, scaled, turned", curves),
     ]
 
 
@@ -82,7 +82,7 @@ def _picture(folder: Path, row: Json) -> str:
         )
     if "no_deconvnet" in row:
         body.append(f"<p>No deconvnet: {escape(row['no_deconvnet'])}</p>")
-    return _section(f"Inside: {row['picture']}", "".join(body))
+    return section(f"Inside: {row['picture']}", "".join(body))
 
 
 def _correspondence(rows: Sequence[Json], *, grid: bool) -> str:
@@ -108,7 +108,7 @@ def _correspondence(rows: Sequence[Json], *, grid: bool) -> str:
             " Parts are the cells of a 3x3 grid: they show the same only in aligned pictures. Random: one place in all."
         )
     head = ["part", "layer", "pictures", "Delta", "at random places", "random ≤ part"]
-    return _section("Correspondence of parts", f"<p>{words}</p>{_table(head, cells)}")
+    return section("Correspondence of parts", f"<p>{words}</p>{table(head, cells)}")
 
 
 def _image(folder: Path, name: str, words: str) -> str:

@@ -6,7 +6,7 @@ import json
 
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
-from edgecnn.report.page import _section, _table
+from edgecnn.report.html import section, table
 from edgecnn.report.svg import histograms
 
 WORST = 8  # tensors that are drawn
@@ -36,6 +36,6 @@ def ranges(bundle: Bundle) -> str:
         "the calibration pictures; counts on a logarithmic scale. The line is the range: what becomes level 127. dB: "
         "power of the tensor over power of its error."
     )
-    table = _table(["tensor", "range", "largest", "clipped", "dB"], rows)
+    whole = table(["tensor", "range", "largest", "clipped", "dB"], rows)
     plot = histograms(drawn, "Magnitudes and ranges")
-    return _section("Ranges", f"<p>{words}</p>{plot}<details><summary>All tensors</summary>{table}</details>")
+    return section("Ranges", f"<p>{words}</p>{plot}<details><summary>All tensors</summary>{whole}</details>")

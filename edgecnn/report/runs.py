@@ -1,19 +1,44 @@
-"""A run's folder read back: the summary, the frames of events.jsonl, the stills."""
+"""A run's folder read back, a line at a time: what a timeline needs of each frame, and how long each track lived."""
 
 from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from edgecnn.errors import InputError
-from edgecnn.report.svg import Timeline
+from edgecnn.report.inputs import Frame, Still, Summary, fitting, read_json
 
-TTC_TOP_S = 10.0  # the plot's upper edge: a longer time to collision is no news
-LONGEST = 40  # tracks drawn
+AGAIN = "Run it again: edgecnn run"
+PICTURES = 1_500_000  # bytes of JPEG on one page, whatever the number of runs
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One frame, without its tracks."""
+
+    index: int
+    t_s: float  # since the first frame
+    mode: str
+    detector: str  # why it ran, "" = it didn't
+    cut: bool
+    trouble: str  # late, or why the network's answer was no good
+    warnings: tuple[str, ...]
+    ttc_s: float | None  # the shortest time to collision in the path
+
+
+@dataclass
+class Life:
+    """One track, from the first frame to the last; times in s since the first frame."""
+
+    id: int
+    label: str
+    first_s: float
+    last_s: float
+    warned: list[tuple[float, float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -22,25 +47,23 @@ class Run:
 
     folder: Path
     summary: Mapping[str, Any]
-    frames: list[dict[str, Any]]  # the `frame` lines of events.jsonl
-    stills: list[tuple[dict[str, Any], str]]  # (frame, tracks, warned; data URI)
-    warn_s: float  # time to collision at which the forward-collision warning began
+    shots: Sequence[Shot]
+    lives: Mapping[int, Life]
+    stills: Sequence[Still]
+    left_out: int = 0  # stills that the page has no room for
 
     @classmethod
     def read(cls, folder: Path) -> Run:
-        """Raises InputError where the folder is no finished run, or a file in it is damaged."""
-        summary, events = folder / "summary.json", folder / "events.jsonl"
-        if not summary.is_file():
-            raise InputError(f"{folder} holds no summary.json", wanted="a folder that `edgecnn run --out` made")
-        try:
-            data = json.loads(summary.read_text("utf-8"))
-            lines = events.read_text("utf-8").splitlines() if events.is_file() else []
-            frames = [row for row in map(json.loads, lines) if row["type"] == "frame"]
-            stills = [(s, picture(folder / "stills" / Path(s["path"]).name)) for s in data["files"].get("stills", [])]
-            warn_s = float(data["thresholds"]["fcw_on_s"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{folder} holds a damaged run ({error})", do="Run it again: edgecnn run") from error
-        return cls(folder, data, frames, stills, warn_s)
+        """Raises InputError where the folder is no finished run, or a file in it is missing or damaged."""
+        path, events = folder / "summary.json", folder / "events.jsonl"
+        if not path.is_file():
+            inner = sorted(each.parent.name for each in folder.glob("*/summary.json"))
+            do = f"Name one of its runs: {', '.join(inner)}" if inner else ""
+            raise InputError(f"{folder} holds no summary.json", wanted="a folder that `edgecnn run --out` made", do=do)
+        data = read_json(path, "the summary of `edgecnn run`")
+        summary = fitting(data, Summary, str(path), do=AGAIN)
+        shots, lives = _follow(events) if events.is_file() else ([], {})
+        return cls(folder, data, shots, lives, summary.files.stills)
 
     @property
     def source(self) -> str:
@@ -48,54 +71,79 @@ class Run:
         name = str(self.summary["source"])
         return name if "://" in name or name.startswith("sim:") else Path(name).name
 
-    def timeline(self) -> str:
-        """When the detector ran and why, which tracks lived when, and the shortest time to collision in the path."""
-        if not self.frames:
-            return ""
-        start = self.frames[0]["t_s"]
-        at = [row["t_s"] - start for row in self.frames]
-        seconds = max(at[-1], 1e-3)
-        step = seconds / max(1, len(at) - 1)
-        plot = Timeline(seconds)
-        looks = [
-            (t, f"why-{row['detector']}", f"frame {row['index']}: {row['detector']}")
-            for t, row in zip(at, self.frames, strict=True)
-            if row["detector"]
-        ]
-        plot.marks("detector", looks, step)
-        plot.spans("tracks", self._lives(at))
-        danger = [
-            (t, min((k["ttc_s"] for k in row["tracks"] if k["in_path"] and k["ttc_s"] is not None), default=None))
-            for t, row in zip(at, self.frames, strict=True)
-        ]
-        plot.curve("TTC, s", danger, TTC_TOP_S, (self.warn_s, "warning"))
-        when = dict(zip((row["index"] for row in self.frames), at, strict=True))
-        on = [e for e in self.summary["events"] if e["kind"].endswith("_on") and e["frame"] in when]
-        plot.marks("warnings", [(when[e["frame"]], "warn", e["kind"].removesuffix("_on")) for e in on], step)
-        plot.cuts([t for t, row in zip(at, self.frames, strict=True) if row["cut"]])
-        return plot.svg(f"Timeline of {self.source}")
+    def still(self, still: Still) -> Path:
+        """Its file, in the run's own folder whatever the summary says. Raises InputError where there is none."""
+        path = self.folder / "stills" / Path(still.path).name
+        if not path.is_file():
+            raise InputError(f"{path} is missing", do=AGAIN)
+        return path
 
-    def colours(self) -> dict[str, str]:
-        """Label -> class of its tracks' bars."""
-        labels = sorted({track["label"] for row in self.frames for track in row["tracks"]})
-        return {label: f"t{i % 6}" for i, label in enumerate(labels)}
-
-    def _lives(self, at: list[float]) -> list[tuple[float, float, str, str]]:
-        """(from, to, class, tip) of the tracks that lived longest."""
-        first: dict[int, float] = {}
-        last: dict[int, float] = {}
-        label: dict[int, str] = {}
-        for t, row in zip(at, self.frames, strict=True):
-            for track in row["tracks"]:
-                first.setdefault(track["id"], t)
-                last[track["id"]], label[track["id"]] = t, track["label"]
-        kinds = self.colours()
-        lives = sorted(first, key=lambda i: first[i] - last[i])[:LONGEST]
-        return [(first[i], last[i], kinds[label[i]], f"{label[i]} {i}: {last[i] - first[i]:.1f} s") for i in lives]
+    def picture(self, still: Still) -> str:
+        """As a data URI."""
+        return "data:image/jpeg;base64," + base64.b64encode(self.still(still).read_bytes()).decode()
 
 
-def picture(path: Path) -> str:
-    """A JPEG as a data URI. Raises InputError where it is gone."""
-    if not path.is_file():
-        raise InputError(f"{path} is missing", do="Run it again: edgecnn run")
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
+def fitted(runs: Sequence[Run], room: int = PICTURES) -> list[Run]:
+    """The runs with as many stills as fit in `room` bytes of JPEG: those with a warning first, then each run's first,
+    second, ..."""
+    kept: list[set[int]] = [set() for _ in runs]
+    order = sorted((not s.warned, place, r) for r, run in enumerate(runs) for place, s in enumerate(run.stills))
+    for _, place, r in order:
+        size = runs[r].still(runs[r].stills[place]).stat().st_size
+        if size <= room:
+            room -= size
+            kept[r].add(place)
+    return [
+        replace(
+            run,
+            stills=[s for place, s in enumerate(run.stills) if place in kept[r]],
+            left_out=len(run.stills) - len(kept[r]),
+        )
+        for r, run in enumerate(runs)
+    ]
+
+
+def _follow(path: Path) -> tuple[list[Shot], dict[int, Life]]:
+    shots: list[Shot] = []
+    lives: dict[int, Life] = {}
+    start = 0.0
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, 1):
+            name = f"{path}, line {number},"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{name} is cut off or damaged ({error})", do=AGAIN) from error
+            if not isinstance(row, dict) or row.get("type") != "frame":
+                continue
+            frame = fitting(row, Frame, name, do=AGAIN)
+            start = start if shots else frame.t_s
+            shots.append(_shot(frame, frame.t_s - start))
+            _live(lives, frame, frame.t_s - start)
+    return shots, lives
+
+
+def _shot(frame: Frame, t_s: float) -> Shot:
+    closing = (track.ttc_s for track in frame.tracks if track.in_path and track.ttc_s is not None)
+    trouble = frame.invalid or ("past the deadline" if frame.late else "")
+    return Shot(
+        frame.index,
+        t_s,
+        frame.mode,
+        frame.detector or "",
+        frame.cut,
+        trouble,
+        tuple(frame.warnings),
+        min(closing, default=None),
+    )
+
+
+def _live(lives: dict[int, Life], frame: Frame, t_s: float) -> None:
+    for track in frame.tracks:
+        life = lives.setdefault(track.id, Life(track.id, track.label, t_s, t_s))
+        before, life.last_s, life.label = life.last_s, t_s, track.label
+        if track.warned:
+            if life.warned and life.warned[-1][1] == before:
+                life.warned[-1] = (life.warned[-1][0], t_s)
+            else:
+                life.warned.append((t_s, t_s))

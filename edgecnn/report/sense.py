@@ -10,7 +10,7 @@ from typing import Any
 
 from edgecnn.bundle import Bundle, atomic
 from edgecnn.errors import InputError
-from edgecnn.report.page import _legend, _pairs, _section, _table, document
+from edgecnn.report.html import document, legend, pairs, section, table
 from edgecnn.report.svg import frontier
 
 Json = Mapping[str, Any]
@@ -62,7 +62,7 @@ def _body(found: Json) -> str:
         ("evaluations", f"{found['evaluations']['all']}; brute force: {found['evaluations']['brute_force']:.4g}"),
     ]
     head = ["unit", "operators", "MACs %", "SQNR dB", "cost", "gain", "cost, nats", "gain, nats", "float"]
-    table = _table(
+    whole = table(
         head,
         [
             [
@@ -81,5 +81,5 @@ def _body(found: Json) -> str:
         "<p>Cost: points lost with this unit alone in INT8. Gain: points won back with it alone in float. Nats: the "
         "same by the divergence from FP32's answers, which tells units apart that the metric can't.</p>"
     )
-    legend = _legend([(f"s{i}", kind) for i, kind in enumerate(rows)])
-    return _section("What INT8 costs, unit by unit", f"{plot}{legend}{_pairs(facts)}{words}{table}")
+    colours = legend([(f"s{i}", kind) for i, kind in enumerate(rows)])
+    return section("What INT8 costs, unit by unit", f"{plot}{colours}{pairs(facts)}{words}{whole}")

@@ -34,10 +34,18 @@ svg .axis{fill:var(--soft);font-size:11px}
 .legend svg{display:inline-block;width:10px}
 .s0{fill:var(--s0)}.s1{fill:var(--s1)}.s2{fill:var(--s2)}.s3{fill:var(--s3)}
 .t0{fill:#2f9e8f}.t1{fill:#d4883a}.t2{fill:#7a6fd0}.t3{fill:#c95b86}.t4{fill:#6f9d3c}.t5{fill:#4d8fc7}
-.why-stride{fill:var(--s0)}.why-worth{fill:var(--good)}.why-unsure{fill:var(--s1)}.why-closing{fill:var(--s3)}.why-cut,.why-first{fill:var(--s2)}
+.why-stride{fill:var(--s0)}.why-worth{fill:var(--good)}.why-unsure{fill:var(--s1)}.why-closing{fill:var(--s3)}.why-cut{fill:var(--s2)}
 .warn{fill:var(--bad)}.grid{stroke:var(--grid)}.whisker{stroke:var(--ink);stroke-width:1.2}
 .level{stroke:var(--bad);stroke-dasharray:4 4}.cut{stroke:var(--s2);stroke-dasharray:2 3}
 .curve{fill:none;stroke:var(--s3);stroke-width:2;stroke-linejoin:round}
+svg .name{fill:#fff;font-size:9px}
+.mode-normal{fill:var(--good)}.mode-reduced{fill:var(--s3)}.mode-off,.mode-stop{fill:var(--bad)}
+.unseen{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden;white-space:nowrap}
+:focus-visible{outline:3px solid var(--s1);outline-offset:2px}
+@media print{:root{color-scheme:light;--bg:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#bbb;--grid:#ccc}
+body{font-size:11pt}main{max-width:none;padding:0}section{border:0;padding:0}figure,tr,dl{break-inside:avoid}h2,h3{break-after:avoid}
+details::details-content{content-visibility:visible;height:auto}.wide,pre{overflow:visible;max-height:none}pre{white-space:pre-wrap}
+*{print-color-adjust:exact}td,th{white-space:normal}}
 @media(max-width:520px){body{font-size:15px}dl{grid-template-columns:1fr}dt{padding-top:6px}svg text{font-size:18px}
 svg .axis{font-size:16px}.legend svg{width:10px}}
 """

@@ -12,7 +12,8 @@ from html import escape
 WIDTH = 720
 
 
-def _svg(height: float, body: Sequence[str], title: str) -> str:
+def svg(height: float, body: Sequence[str], title: str) -> str:
+    """The picture: `body` in a viewBox WIDTH wide, named for who can't see it."""
     inner = "".join(body)
     return (
         f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
@@ -20,17 +21,17 @@ def _svg(height: float, body: Sequence[str], title: str) -> str:
     )
 
 
-def _rect(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> str:
+def rect(x: float, y: float, width: float, height: float, kind: str, tip: str = "") -> str:
     inside = f"<title>{escape(tip)}</title>" if tip else ""
     place = f'x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.8):.1f}" height="{height:.1f}"'
-    return f'<rect class="{kind}" {place}>{inside}</rect>'
+    return f'<rect class="{escape(kind)}" {place}>{inside}</rect>'
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
 
 
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
+def text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
@@ -57,11 +58,11 @@ def bars(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], kinds: S
     body = []
     for mark in marks:
         x = left + mark * scale
-        body += [_line(x, 0, x, height - 24, "grid"), _text(x, height - 8, f"{mark:g}", "axis", "middle")]
-    body.append(_text(WIDTH - right + 24, height - 8, "ms", "axis"))
+        body += [line(x, 0, x, height - 24, "grid"), text(x, height - 8, f"{mark:g}", "axis", "middle")]
+    body.append(text(WIDTH - right + 24, height - 8, "ms", "axis"))
     for number, (label, figures_of) in enumerate(rows):
         top = number * group + gap / 2
-        body.append(_text(left - 8, top + bar * len(kinds) / 2 + 4, label, "", "end"))
+        body.append(text(left - 8, top + bar * len(kinds) / 2 + 4, label, "", "end"))
         for place, kind in enumerate(kinds):
             figures = figures_of.get(kind)
             if figures is None:
@@ -70,13 +71,13 @@ def bars(rows: Sequence[tuple[str, Mapping[str, Mapping[str, float]]]], kinds: S
             tip = f"{label} {kind}: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms"
             middle = y + bar / 2 - 1
             body += [
-                _rect(left, y, p50 * scale, bar - 2, f"s{place}", tip),
-                _line(left + p50 * scale, middle, left + p99 * scale, middle, "whisker"),
-                _line(left + p95 * scale, middle - 4, left + p95 * scale, middle + 4, "whisker"),
-                _line(left + p99 * scale, middle - 4, left + p99 * scale, middle + 4, "whisker"),
-                _text(left + max(p99, p50) * scale + 6, y + bar - 3, f"{p50:.2f}", "axis"),
+                rect(left, y, p50 * scale, bar - 2, f"s{place}", tip),
+                line(left + p50 * scale, middle, left + p99 * scale, middle, "whisker"),
+                line(left + p95 * scale, middle - 4, left + p95 * scale, middle + 4, "whisker"),
+                line(left + p99 * scale, middle - 4, left + p99 * scale, middle + 4, "whisker"),
+                text(left + max(p99, p50) * scale + 6, y + bar - 3, f"{p50:.2f}", "axis"),
             ]
-    return _svg(height, body, title)
+    return svg(height, body, title)
 
 
 def curves(rows: Mapping[str, Sequence[float]], title: str, unit: str = "epoch") -> str:
@@ -88,19 +89,19 @@ def curves(rows: Mapping[str, Sequence[float]], title: str, unit: str = "epoch")
     for label, values in rows.items():
         marks = ticks(max(values, default=0.0), 3)
         low = top + height
-        body.append(_text(left - 8, top + 12, label, "", "end"))
+        body.append(text(left - 8, top + 12, label, "", "end"))
         for mark in marks[:-1]:
             y = low - mark / marks[-1] * height
-            body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 8, y + 4, f"{mark:g}", "axis", "end")]
+            body += [line(left, y, WIDTH - right, y, "grid"), text(left - 8, y + 4, f"{mark:g}", "axis", "end")]
         places = (f"{left + i * step:.1f} {low - value / marks[-1] * height:.1f}" for i, value in enumerate(values))
         body.append(f'<path class="curve" d="M{"L".join(places)}"/>')
-        body.append(_text(WIDTH - right, low - values[-1] / marks[-1] * height - 6, f"{values[-1]:.4g}", "axis", "end"))
+        body.append(text(WIDTH - right, low - values[-1] / marks[-1] * height - 6, f"{values[-1]:.4g}", "axis", "end"))
         top = low + gap
     for mark in ticks(count, 8):
         if 1 <= mark <= count and mark == int(mark):
-            body.append(_text(left + (mark - 1) * step, top + 2, f"{mark:g}", "axis", "middle"))
-    body.append(_text(left - 8, top + 2, unit, "axis", "end"))
-    return _svg(top + 8, body, title)
+            body.append(text(left + (mark - 1) * step, top + 2, f"{mark:g}", "axis", "middle"))
+    body.append(text(left - 8, top + 2, unit, "axis", "end"))
+    return svg(top + 8, body, title)
 
 
 def scatter(rows: Mapping[str, Sequence[tuple[float, float]]], across: str, up: str, title: str) -> str:
@@ -113,15 +114,15 @@ def scatter(rows: Mapping[str, Sequence[tuple[float, float]]], across: str, up: 
     body = []
     for mark in ys:
         y = height - mark * high
-        body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 8, y + 4, f"{mark:g}", "axis", "end")]
-    body += [_text(left + mark * wide, height + 16, f"{mark:g}", "axis", "middle") for mark in xs]
-    body += [_text(left, 12, up, "axis"), _text(WIDTH - right, height + 32, across, "axis", "end")]
+        body += [line(left, y, WIDTH - right, y, "grid"), text(left - 8, y + 4, f"{mark:g}", "axis", "end")]
+    body += [text(left + mark * wide, height + 16, f"{mark:g}", "axis", "middle") for mark in xs]
+    body += [text(left, 12, up, "axis"), text(WIDTH - right, height + 32, across, "axis", "end")]
     for kind, (name, row) in enumerate(rows.items()):
         for x, y in row:
             place = f'cx="{left + x * wide:.1f}" cy="{height - y * high:.1f}"'
             tip = escape(f"{name}: {across} {x:.4g}, {up} {y:.4g}")
             body.append(f'<circle class="s{kind}" {place} r="5"><title>{tip}</title></circle>')
-    return _svg(height + 38, body, title)
+    return svg(height + 38, body, title)
 
 
 def frontier(
@@ -143,11 +144,11 @@ def frontier(
     for i in range(count + 1):
         value = (low + i) * step
         y = place(0, value)[1]
-        body += [_line(left, y, WIDTH - right, y, "grid"), _text(left - 8, y + 4, f"{value:.4g}", "axis", "end")]
-    body += [_text(place(x, 0)[0], height + 16, str(x), "axis", "middle") for x in range(0, 101, 20)]
-    body += [_text(left, 12, up, "axis"), _text(WIDTH - right, height + 32, across, "axis", "end")]
+        body += [line(left, y, WIDTH - right, y, "grid"), text(left - 8, y + 4, f"{value:.4g}", "axis", "end")]
+    body += [text(place(x, 0)[0], height + 16, str(x), "axis", "middle") for x in range(0, 101, 20)]
+    body += [text(left, 12, up, "axis"), text(WIDTH - right, height + 32, across, "axis", "end")]
     y = place(0, level[0])[1]
-    body += [_line(left, y, WIDTH - right, y, "level"), _text(WIDTH - right, y - 4, level[1], "axis", "end")]
+    body += [line(left, y, WIDTH - right, y, "level"), text(WIDTH - right, y - 4, level[1], "axis", "end")]
     best: list[tuple[float, float]] = []
     for point in points:
         if not best or point[1] > best[-1][1]:
@@ -158,7 +159,7 @@ def frontier(
             cx, cy = place(*point)
             tip = escape(f"{name}: {point[0]:.1f} {across}, {up} {point[1]:.4g}")
             body.append(f'<circle class="s{kind}" cx="{cx:.1f}" cy="{cy:.1f}" r="5"><title>{tip}</title></circle>')
-    return _svg(height + 38, body, title)
+    return svg(height + 38, body, title)
 
 
 def histograms(rows: Mapping[str, tuple[Sequence[int], float, float]], title: str) -> str:
@@ -172,86 +173,15 @@ def histograms(rows: Mapping[str, tuple[Sequence[int], float, float]], title: st
         left, top = number % 2 * (WIDTH - wide), number // 2 * (high + gap) + 18
         low, most = top + high, math.log1p(max(counts, default=0)) or 1.0
         shown = name if len(name) <= letters else f"…{name[1 - letters :]}"
-        body.append(_text(left, top - 6, shown, "axis"))
+        body.append(text(left, top - 6, shown, "axis"))
         step = wide / max(len(counts), 1)
         for place, count in enumerate(counts):
             if count:
                 tall = math.log1p(count) / most * high
                 tip = f"{place * reach / len(counts):.4g} to {(place + 1) * reach / len(counts):.4g}: {count}"
-                body.append(_rect(left + place * step, low - tall, step - 0.5, tall, "s1", tip))
+                body.append(rect(left + place * step, low - tall, step - 0.5, tall, "s1", tip))
         x = left + min(mark / reach, 1.0) * wide if reach else left
         end = "end" if x > left + wide / 2 else "start"
-        body += [_line(left, low, left + wide, low, "grid"), _line(x, top, x, low + 4, "level")]
-        body.append(_text(x, low + 15, f"{mark:.4g}", "axis", end))
-    return _svg(-(-len(rows) // 2) * (high + gap), body, title)
-
-
-class Timeline:
-    """Strips under one another that share the time axis: spans, marks, a curve. `svg` puts them together."""
-
-    LEFT, RIGHT = 110.0, 20.0
-
-    def __init__(self, seconds: float) -> None:
-        self._marks = ticks(max(seconds, 1e-3), 8)
-        self._scale = (WIDTH - self.LEFT - self.RIGHT) / max(seconds, 1e-3)
-        self._seconds = seconds
-        self._body: list[str] = []
-        self._top = 4.0
-
-    def _x(self, second: float) -> float:
-        return self.LEFT + second * self._scale
-
-    def marks(self, label: str, at: Sequence[tuple[float, str, str]], width_s: float) -> None:
-        """(second, class, tip): a tick each, `width_s` wide."""
-        self._body.append(_text(self.LEFT - 8, self._top + 12, label, "", "end"))
-        width = max(1.0, width_s * self._scale * 0.9)
-        self._body += [_rect(self._x(second), self._top, width, 16, kind, tip) for second, kind, tip in at]
-        self._top += 26
-
-    def spans(self, label: str, rows: Sequence[tuple[float, float, str, str]], *, height: float = 7) -> None:
-        """(from second, to second, class, tip), each in the first row that is free."""
-        self._body.append(_text(self.LEFT - 8, self._top + 12, label, "", "end"))
-        free: list[float] = []
-        for start, end, kind, tip in sorted(rows):
-            row = next((i for i, until in enumerate(free) if until <= start), len(free))
-            free[row : row + 1] = [end]
-            y = self._top + row * height
-            self._body.append(_rect(self._x(start), y, (end - start) * self._scale, height - 2, kind, tip))
-        self._top += max(16.0, len(free) * height) + 10
-
-    def curve(
-        self, label: str, points: Sequence[tuple[float, float | None]], top: float, level: tuple[float, str]
-    ) -> None:
-        """(second, value or None for a gap) against 0 to `top`, and a named level across. Larger values are cut off."""
-        height = 84.0
-        low = self._top + height
-
-        def y(value: float) -> float:
-            return low - min(value, top) / top * height
-
-        self._body.append(_text(self.LEFT - 8, self._top + 12, label, "", "end"))
-        for mark in ticks(top, 3):
-            if mark <= top:
-                self._body.append(_line(self.LEFT, y(mark), WIDTH - self.RIGHT, y(mark), "grid"))
-                self._body.append(_text(self.LEFT - 8, y(mark) + 4, f"{mark:g}", "axis", "end") if mark < top else "")
-        self._body.append(_line(self.LEFT, y(level[0]), WIDTH - self.RIGHT, y(level[0]), "level"))
-        self._body.append(_text(WIDTH - self.RIGHT, y(level[0]) - 4, level[1], "axis", "end"))
-        path, pen = "", "M"
-        for second, value in points:
-            if value is None:
-                pen = "M"
-                continue
-            path += f"{pen}{self._x(second):.1f} {y(value):.1f}"
-            pen = "L"
-        self._body.append(f'<path class="curve" d="{path}"/>' if path else "")
-        self._top = low + 12
-
-    def cuts(self, at: Sequence[float]) -> None:
-        """Hard cuts: a line through every strip drawn so far."""
-        self._body += [_line(self._x(second), 0, self._x(second), self._top - 6, "cut") for second in at]
-
-    def svg(self, title: str) -> str:
-        for mark in self._marks:
-            if mark <= self._seconds:
-                self._body.append(_text(self._x(mark), self._top + 12, f"{mark:g} s", "axis", "middle"))
-        return _svg(self._top + 20, self._body, title)
+        body += [line(left, low, left + wide, low, "grid"), line(x, top, x, low + 4, "level")]
+        body.append(text(x, low + 15, f"{mark:.4g}", "axis", end))
+    return svg(-(-len(rows) // 2) * (high + gap), body, title)

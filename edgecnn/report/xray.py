@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn.bundle import atomic
-from edgecnn.report.page import _section, _table, document
+from edgecnn.report.html import document, section, table
 
 Json = Mapping[str, Any]
 HEAD = ("layer", "kind", "in", "out", "weights", "numbers", "INT8 asked for", "ONNX nodes")
@@ -22,8 +22,8 @@ def write_page(path: Path, rays: Sequence[Json], difference: Iterable[Sequence[s
     body = [head, *map(_ray, rays)]
     if len(rays) == 2:
         rows = list(difference)
-        differs = _table(("kernel", "first", "second"), rows) if rows else "<p>No kernel differs.</p>"
-        body.insert(1, _section("What differs", differs))
+        differs = table(("kernel", "first", "second"), rows) if rows else "<p>No kernel differs.</p>"
+        body.insert(1, section("What differs", differs))
     with atomic(path) as temporary:
         temporary.write_text(document("edgecnn x-ray", body), "utf-8")
 
@@ -36,8 +36,8 @@ def _ray(ray: Json) -> str:
         if ray["meant_half"]:
             cards.insert(1, (f"{ray['half']} of {ray['meant_half']}", "kernels are FP16 where typed so"))
     shown = "".join(f"<div><b>{escape(str(value))}</b><span>{words}</span></div>" for value, words in cards)
-    table = _table(HEAD, [_row(layer, ray) for layer in ray["layers"]])
-    return _section(ray["source"], f'<div class="cards">{shown}</div><p>{escape(ray["summary"])}</p>{table}')
+    rows = table(HEAD, [_row(layer, ray) for layer in ray["layers"]])
+    return section(ray["source"], f'<div class="cards">{shown}</div><p>{escape(ray["summary"])}</p>{rows}')
 
 
 def _row(layer: Json, ray: Json) -> tuple[str, ...]:
