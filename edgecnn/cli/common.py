@@ -50,7 +50,9 @@ class Policy(str, Enum):
     ranked = "ranked"
 
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe: adas.")
+]
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
 RecipeOrBundle = Annotated[
     Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A bundle, or a recipe, whose stages are run as far as needed.")
@@ -93,8 +95,9 @@ def opened(path: Path, stage: str, out: Path | None = None) -> tuple[Bundle, Rec
         return Bundle.read(path), None
     from edgecnn.compile import compile_recipe
     from edgecnn.recipe import load
+    from edgecnn.shipped import find
 
-    if not path.exists():
+    if not find(path).exists():
         raise InputError(f"there is nothing at {path}", wanted="a recipe (.yaml), or a bundle")
     recipe = load(path)
     return compile_recipe(path, out, until=stage).bundle, recipe
