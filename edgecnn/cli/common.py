@@ -26,7 +26,6 @@ app = typer.Typer(
     help="From a CNN recipe to an INT8 TensorRT engine, and the detect-plus-track loop that runs it on the board.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -50,10 +49,36 @@ class Policy(str, Enum):
     ranked = "ranked"
 
 
+def _recipes(incomplete: str) -> list[str]:
+    """For the shell: shipped recipes and YAML files here. Where there is none, the shell offers files by itself."""
+    from edgecnn.shipped import names
+
+    here = [str(path) for path in Path().glob("*.yaml")]
+    return [name for name in [*names(), *here] if name.startswith(incomplete)]
+
+
+def _bundles(incomplete: str) -> list[str]:
+    """For the shell: bundles here and in runs/."""
+    found = [path.parent.as_posix() for pattern in ("*/", "runs/*/") for path in Path().glob(f"{pattern}manifest.json")]
+    return [name for name in sorted(found) if name.startswith(incomplete)]
+
+
+def targets_like(incomplete: str) -> list[str]:
+    """For the shell: boards."""
+    from edgecnn.build.targets import TARGETS
+
+    return [name for name in TARGETS if name.startswith(incomplete)]
+
+
 RecipePath = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped recipe: adas.")
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or the name of a shipped recipe: adas.", autocompletion=_recipes
+    ),
 ]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
+BundlePath = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.", autocompletion=_bundles)
+]
 RecipeOrBundle = Annotated[
     Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A bundle, or a recipe, whose stages are run as far as needed.")
 ]
