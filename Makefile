@@ -1,6 +1,7 @@
 # make demo    compile the shipped recipe and drive it over a street video and a simulated road (12 minutes)
 # make test    every test but the slow ones (10 minutes)     make test-slow    the slow ones
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
+# make docs    the site, into out/site
 # make chaos   kills, full disks, pauses: what is promised and what happened (15 minutes)
 # make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (hours)
 #
@@ -27,7 +28,7 @@ TEXT_SHA  := e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c
 
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-slow check bench chaos zoo-table clean
+.PHONY: demo test test-slow check bench chaos docs zoo-table clean
 .DELETE_ON_ERROR:
 
 demo: $(READY) $(CLIP)
@@ -64,6 +65,9 @@ bench: $(READY) $(CLIP)
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py
 
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
+
 clean:
 	rm -rf $(OUT) runs build-cache $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -72,7 +76,7 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; }
 	$(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install -e '.[desk,rtx,openvino,mqtt,sign,sweep,test]'
+	$(BIN)/python -m pip install -e '.[desk,rtx,openvino,mqtt,sign,sweep,test,docs]'
 	$(BIN)/python -m pip install --no-deps 'trackeval==1.3.0'
 	touch $@
 

@@ -63,7 +63,7 @@ def compile_recipe(
     Under torchrun the first process does all this, and the others help it to train.
     """
     recipe = load(path) if change is None else change(load(path))
-    stages = _planned(recipe)
+    stages = planned(recipe)
     if until not in stages:
         if until != STAGES[-1]:
             raise RecipeError(f"{path}: {_missing(until, recipe)}; its stages are {', '.join(stages)}")
@@ -86,7 +86,7 @@ def compile_recipe(
 def final_key(recipe: Recipe) -> str:
     """The key that the last stage of a compiled recipe has: other settings or input files, another key."""
     key = ""
-    for stage in _planned(recipe):
+    for stage in planned(recipe):
         module = _module(stage)
         key = stage_key(key, module.settings(recipe), module.VERSION)
     return key
@@ -141,7 +141,8 @@ def _reason(stage: str, bundle: Bundle, key: str) -> str:
     return ""
 
 
-def _planned(recipe: Recipe) -> list[str]:
+def planned(recipe: Recipe) -> list[str]:
+    """The stages that a recipe has, in their order."""
     return [stage for stage in STAGES if not _missing(stage, recipe)]
 
 

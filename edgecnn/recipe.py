@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgecnn.errors import InputError, RecipeError
+from edgecnn.shipped import find
 
 SIM_CLASSES = ("car", "truck_bus", "two_wheeler", "person")
 # fmt: off
@@ -445,13 +446,14 @@ def _step_with_data(step: Any, data: dict[str, Any], few: dict[str, Any]) -> Any
 
 
 def load(path: Path | str, edit: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Recipe:
-    """Read a recipe. Relative paths in it count from the recipe's own folder. `edit` sees what the file says first.
+    """Read a recipe, or the shipped one of that name. Relative paths in it count from the recipe's own folder. `edit`
+    sees what the file says first.
 
     Raises InputError if there is no such file, RecipeError naming the key if its content is wrong.
     """
-    path = Path(path)
+    path = find(Path(path))
     if not path.is_file():
-        raise InputError(f"no recipe at {path}", do="See recipes/ for the shipped ones")
+        raise InputError(f"no recipe at {path}", do="`edgecnn recipes` lists the shipped ones")
     resolved: Recipe = _resolve(read(path, Recipe, "name:, model:", edit), path.resolve().parent)
     return resolved
 
@@ -480,6 +482,17 @@ def read(path: Path, kind: type[S], keys: str, edit: Callable[[dict[str, Any]], 
         return kind.model_validate(edit(data) if edit else data)
     except ValidationError as error:
         raise RecipeError(_explain(path, kind, error)) from error
+
+
+def paths(section: Section) -> Iterator[Path]:
+    """Every file or folder that a recipe, or a part of it, names."""
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if isinstance(each, Section):
+                yield from paths(each)
+            elif isinstance(each, Path):
+                yield each
 
 
 def _explain(path: Path, kind: type[Section], error: ValidationError) -> str:

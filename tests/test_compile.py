@@ -199,7 +199,7 @@ def test_stages_that_a_recipe_does_not_have(
     with pytest.raises(RecipeError, match=f"{refused}.*its stages are {', '.join(stages)}"):
         compile_recipe(recipe, out, until=refused)
     assert not out.exists()
-    assert driver._planned(driver.load(recipe)) == stages
+    assert driver.planned(driver.load(recipe)) == stages
 
 
 def test_two_compiles_in_one_folder(recipe: Path, out: Path, runs: list[str]) -> None:

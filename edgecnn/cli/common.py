@@ -27,7 +27,6 @@ app = typer.Typer(
     help="From a CNN recipe to an INT8 TensorRT engine, and the detect-plus-track loop that runs it on the board.",
     epilog=EPILOG,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -51,8 +50,36 @@ class Policy(str, Enum):
     ranked = "ranked"
 
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/adas.yaml.")]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.")]
+def _recipes(incomplete: str) -> list[str]:
+    """For the shell: shipped recipes and YAML files here. Where there is none, the shell offers files by itself."""
+    from edgecnn.shipped import names
+
+    here = [str(path) for path in Path().glob("*.yaml")]
+    return [name for name in [*names(), *here] if name.startswith(incomplete)]
+
+
+def _bundles(incomplete: str) -> list[str]:
+    """For the shell: bundles here and in runs/."""
+    found = [path.parent.as_posix() for pattern in ("*/", "runs/*/") for path in Path().glob(f"{pattern}manifest.json")]
+    return [name for name in sorted(found) if name.startswith(incomplete)]
+
+
+def targets_like(incomplete: str) -> list[str]:
+    """For the shell: boards."""
+    from edgecnn.build.targets import TARGETS
+
+    return [name for name in TARGETS if name.startswith(incomplete)]
+
+
+RecipePath = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="A YAML file, or the name of a shipped recipe: adas.", autocompletion=_recipes
+    ),
+]
+BundlePath = Annotated[
+    Path, typer.Argument(metavar="BUNDLE", help="A folder that `edgecnn compile` made.", autocompletion=_bundles)
+]
 RecipeOrBundle = Annotated[
     Path, typer.Argument(metavar="RECIPE|BUNDLE", help="A bundle, or a recipe, whose stages are run as far as needed.")
 ]
@@ -109,8 +136,9 @@ def opened(path: Path, stage: str, out: Path | None = None) -> tuple[Bundle, Rec
         return Bundle.read(path), None
     from edgecnn.compile import compile_recipe
     from edgecnn.recipe import load
+    from edgecnn.shipped import find
 
-    if not path.exists():
+    if not find(path).exists():
         raise InputError(f"there is nothing at {path}", wanted="a recipe (.yaml), or a bundle")
     recipe = load(path)
     return compile_recipe(path, out, until=stage).bundle, recipe

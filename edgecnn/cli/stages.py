@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from edgecnn.cli.common import BundleOut, Json, Policy, RecipePath, app, show
+from edgecnn.cli.common import BundleOut, Json, Policy, RecipePath, app, show, targets_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,7 +97,8 @@ def build(
     recipe: RecipePath,
     out: BundleOut = None,
     target: Annotated[
-        str | None, typer.Option(help="In place of the recipe's build.target; see `edgecnn targets`.")
+        str | None,
+        typer.Option(help="In place of the recipe's build.target; see `edgecnn targets`.", autocompletion=targets_like),
     ] = None,
     precision: Annotated[
         Literal["int8", "int8+fp16", "fp16"] | None, typer.Option(help="In place of the recipe's build.precision.")

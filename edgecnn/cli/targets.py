@@ -6,12 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgecnn.cli.common import Json, app, columns, show
+from edgecnn.cli.common import Json, app, columns, show, targets_like
 
 
 @app.command()
 def targets(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them, with the sources.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One of them, with the sources.", autocompletion=targets_like)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List the boards that engines are built for."""
