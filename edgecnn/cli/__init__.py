@@ -11,7 +11,22 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, sign, stages, targets, track, use, xray
+from edgecnn.cli import (
+    cache,
+    calibrate,
+    lint,
+    predict,
+    run,
+    sbom,
+    scenarios,
+    sense,
+    sign,
+    stages,
+    targets,
+    track,
+    use,
+    xray,
+)
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, InputError, MissingDependency
 
@@ -23,6 +38,7 @@ __all__ = [
     "main",
     "predict",
     "run",
+    "sbom",
     "scenarios",
     "sense",
     "sign",
@@ -46,6 +62,7 @@ HELP = (  # the order in which they are listed
         "report",
         "sign",
         "verify",
+        "sbom",
         "explain",
         "classify",
         "doctor",
