@@ -111,7 +111,7 @@ def test_an_error_is_one_line_and_a_code(
 
 STAGES = ("compile", "train", "slim", "export", "quantize", "build")  # read a recipe
 NEEDS: dict[str, tuple[str, ...]] = {  # command -> what it needs besides the path that it reads first
-    **dict.fromkeys((*STAGES, "sense", "xray", "bench", "check", "report"), ()),
+    **dict.fromkeys((*STAGES, "sense", "xray", "bench", "check", "report", "sbom"), ()),
     "sweep": ("--out", "x", "--set", "seed=0"),
     "calibrate": ("--audit",),
     "lint": ("--target", "rtx"),

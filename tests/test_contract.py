@@ -34,6 +34,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "scene": (set(), {"numpy"}),
     "bundle": ({"errors"}, set()),
     "signature": ({"errors", "bundle"}, {"cryptography"}),
+    "sbom": ({"errors", "bundle", "signature"}, set()),
     "cpu": (set(), set()),
     "engine": ({"errors"}, set()),
     "shipped": (set(), set()),

@@ -19,6 +19,7 @@ from edgecnn.cli import (
     predict,
     recipes,
     run,
+    sbom,
     scenarios,
     sense,
     sign,
@@ -42,6 +43,7 @@ __all__ = [
     "predict",
     "recipes",
     "run",
+    "sbom",
     "scenarios",
     "sense",
     "sign",
@@ -54,21 +56,8 @@ __all__ = [
 ]
 
 HELP = (  # the order in which they are listed
-    *(
-        "compile",
-        "train",
-        "slim",
-        "export",
-        "calibrate",
-        "quantize",
-        "sense",
-        "lint",
-        "build",
-        "xray",
-        "cache",
-        "sweep",
-    ),
-    *("targets", "predict", "run", "track", "bench", "check", "scenarios", "report", "sign", "verify"),
+    *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache", "sweep"),
+    *("targets", "predict", "run", "track", "bench", "check", "scenarios", "report", "sign", "verify", "sbom"),
     *("explain", "classify", "doctor", "recipes", "zoo"),
 )
 app.registered_commands.sort(key=lambda command: HELP.index(getattr(command.callback, "__name__", "")))
