@@ -59,11 +59,12 @@ def test_two_workers_do_what_one_process_does_and_nobody_else_can_reach_them() -
 
 
 def test_the_work_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
-    """Every other item kills its worker the first time: all come, each once."""
+    """Every other item kills its worker the first time: all come, each once. An item whose result died with its worker
+    is worked on again."""
     pytest.importorskip("distributed", reason="the extra `sweep` is not installed")
     tasks = [(tmp_path, n, n % 2) for n in range(4)]
     assert sorted(spread(killing, tasks, TWO)) == [(n, n) for n in range(4)]
-    assert [(tmp_path / str(n)).stat().st_size for n in range(4)][1::2] == [2, 2]
+    assert all((tmp_path / str(n)).stat().st_size >= 2 for n in (1, 3))
 
 
 def test_what_kills_every_worker_is_given_up_and_the_rest_is_done(tmp_path: Path) -> None:

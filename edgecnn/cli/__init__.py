@@ -56,8 +56,8 @@ __all__ = [
 ]
 
 HELP = (  # the order in which they are listed
-    *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache", "sweep"),
-    *("targets", "predict", "run", "track", "bench", "check", "scenarios", "report", "sign", "verify", "sbom"),
+    *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache"),
+    *("sweep", "targets", "predict", "run", "track", "bench", "check", "scenarios", "report", "sign", "verify", "sbom"),
     *("explain", "classify", "doctor", "recipes", "zoo"),
 )
 app.registered_commands.sort(key=lambda command: HELP.index(getattr(command.callback, "__name__", "")))

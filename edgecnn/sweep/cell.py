@@ -77,6 +77,8 @@ def finished(task: Task) -> dict[str, Any] | None:
 
 def _run(task: Task) -> dict[str, Any]:
     started = time.perf_counter()
+    for left in task.folder.glob(".*.*.*"):  # by a worker that was killed: see `atomic`
+        left.unlink()
     with atomic(task.folder / RECIPE) as temporary:
         temporary.write_text(task.text, "utf-8")
     bundle = compile_recipe(task.folder / RECIPE, task.folder / "bundle").bundle
