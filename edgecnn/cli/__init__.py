@@ -11,7 +11,22 @@ import os
 import signal
 import sys
 
-from edgecnn.cli import cache, calibrate, lint, predict, run, scenarios, sense, sign, stages, targets, track, use, xray
+from edgecnn.cli import (
+    cache,
+    calibrate,
+    lint,
+    predict,
+    replay,
+    run,
+    scenarios,
+    sense,
+    sign,
+    stages,
+    targets,
+    track,
+    use,
+    xray,
+)
 from edgecnn.cli.common import app
 from edgecnn.errors import EdgecnnError, InputError, MissingDependency
 
@@ -22,6 +37,7 @@ __all__ = [
     "lint",
     "main",
     "predict",
+    "replay",
     "run",
     "scenarios",
     "sense",
@@ -39,6 +55,7 @@ HELP = (  # the order in which they are listed
         "targets",
         "predict",
         "run",
+        "replay",
         "track",
         "bench",
         "check",
