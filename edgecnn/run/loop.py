@@ -105,7 +105,8 @@ class Pipeline:
     """One camera's detector, tracker and scene analysis. State lives here: two cameras need two of them.
 
     `camera` None: a usual dashcam is assumed, and distances stay unknown. `second` names what tracks show; by `looks`
-    objects are known again by what they look like. `laps` makes a frame's stopwatch. Raises ModelError for a model without boxes.
+    objects are known again by what they look like; `laps` makes a frame's stopwatch. Raises ModelError for a model
+    without boxes.
     """
 
     def __init__(

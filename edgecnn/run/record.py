@@ -120,7 +120,7 @@ class Tape:
         if bgr is not None:
             if self._film and self._film.shape != bgr.shape:
                 self._flush()
-            facts["crc32"] = zlib.crc32(np.ascontiguousarray(bgr))
+            facts["crc32"] = crc32(bgr)
             if self._kept:
                 self._film = self._film or Film(self.folder / f".{self._part:06}.mkv", bgr, self._rate)
                 self._film.write(bgr)
@@ -155,7 +155,7 @@ class Film:
 
     def __init__(self, part: Path, bgr: Picture, rate: Fraction) -> None:
         self.shape, self._part = bgr.shape, part
-        self._container = av.open(str(part), "w", format="matroska")
+        self._container: Any = av.open(str(part), "w", format="matroska")
         self._stream: Any = self._container.add_stream(CODEC, rate=rate, options={"level": "3", "slicecrc": "1"})
         self._stream.height, self._stream.width = bgr.shape[:2]
         self._stream.pix_fmt = PIXELS
@@ -199,6 +199,11 @@ def describe(
     }
     plain: dict[str, Any] = json.loads(json.dumps(header))
     return plain
+
+
+def crc32(bgr: Picture) -> int:
+    """Of a picture's pixels."""
+    return zlib.crc32(np.ascontiguousarray(bgr).data)
 
 
 def origin_of(source: Source) -> dict[str, Any] | None:

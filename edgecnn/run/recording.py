@@ -163,10 +163,6 @@ class KeptPictures(Pictures):
             raise InputError(f"{path} has no picture for frame {turn.frame} ({error})", wanted=WANTED) from error
 
 
-def crc32(bgr: Picture) -> int:
-    return zlib.crc32(np.ascontiguousarray(bgr))
-
-
 def frame_of(turn: Turn, bgr: Picture) -> Frame:
     """The frame as the loop got it. Raises InputError."""
     try:
@@ -210,7 +206,7 @@ def _turns(part: int, columns: dict[str, Array]) -> Iterator[Turn]:
 def _film(path: Path) -> Iterator[Picture]:
     with av.open(str(path)) as container:
         for picture in container.decode(video=0):
-            yield picture.to_ndarray(format="bgr24")
+            yield np.asarray(picture.to_ndarray(format="bgr24"), np.uint8)
 
 
 def _pairs(camera: dict[str, Any]) -> dict[str, Any]:

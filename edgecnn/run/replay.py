@@ -18,7 +18,8 @@ from edgecnn.backends import Array, Backend, open_backend
 from edgecnn.bundle import Bundle
 from edgecnn.errors import InputError
 from edgecnn.run.appearance import Appearance
-from edgecnn.run.recording import Recording, Turn, crc32, frame_of
+from edgecnn.run.record import crc32
+from edgecnn.run.recording import Answered, Recording, Turn, frame_of
 from edgecnn.run.second import SecondStage
 from edgecnn.run.sinks import Item, event_lines
 from edgecnn.run.sources import Source
@@ -135,7 +136,9 @@ class _Answers:
     """The recorded answers of one network."""
 
     def __init__(self, tape: _Tape, of: str) -> None:
-        self._tape, self._of, self._turn, self._left = tape, of, None, iter(())  # type: tuple[Any, str, Any, Iterator[Any]]
+        self._tape, self._of = tape, of
+        self._turn: Turn | None = None
+        self._left: Iterator[Answered] = iter(())
 
     def __call__(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         turn = self._tape.turn
@@ -212,11 +215,9 @@ def replay(
     with closing(tape._pictures), stream:
         while not stream.over:
             stream.turn()
-            if stream.error is not None and tape.turn is None:
-                raise stream.error
-            if isinstance(stream.error, InputError) and not isinstance(stream.error, Unanswered):
-                if not (tape.turn and tape.turn.facts.get("end")):
-                    raise stream.error
+            told = tape.turn is not None and tape.turn.facts.get("end")
+            if isinstance(stream.error, InputError) and not (told or isinstance(stream.error, Unanswered)):
+                raise stream.error  # of the recording itself
             heard.turn(stream.error)
     if not heard.frames:
         raise InputError(f"{recording.folder} holds no frame", wanted="one whole part or more")

@@ -26,8 +26,8 @@ from edgecnn.run.loop import FrameResult, Pipeline, RunSettings
 from edgecnn.run.modes import Change, Gate, Modes, Status
 from edgecnn.run.mqtt import Mqtt
 from edgecnn.run.preview import Board, Preview
-from edgecnn.run.second import SecondStage
 from edgecnn.run.record import Tape, describe
+from edgecnn.run.second import SecondStage
 from edgecnn.run.sinks import Background, EventSink, Item, MotSink, VideoSink
 from edgecnn.run.sources import Source
 from edgecnn.run.stills import Stills
