@@ -156,9 +156,10 @@ class Film:
     def __init__(self, part: Path, bgr: Picture, rate: Fraction) -> None:
         self.shape, self._part = bgr.shape, part
         self._container: Any = av.open(str(part), "w", format="matroska")
-        self._stream: Any = self._container.add_stream(CODEC, rate=rate, options={"level": "3", "slicecrc": "1"})
-        self._stream.height, self._stream.width = bgr.shape[:2]
-        self._stream.pix_fmt = PIXELS
+        stream: Any = self._container.add_stream(CODEC, rate=rate, options={"level": "3", "slicecrc": "1"})
+        stream.height, stream.width = bgr.shape[:2]
+        stream.pix_fmt = PIXELS
+        self._stream = stream
 
     def write(self, bgr: Picture) -> None:
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(bgr), format="bgr24").reformat(format=PIXELS)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -212,7 +211,7 @@ def replay(
     outputs = Outputs(recording.name, out, ("events",) if out else (), also=(heard.put,))
     what = bundle or Bundle(recording.folder, recording.bundle, model)
     stream = Stream(what, tape, backend, "replay", recording.settings, outputs, setup, _Watch(tape))
-    with closing(tape._pictures), stream:
+    with stream:
         while not stream.over:
             stream.turn()
             told = tape.turn is not None and tape.turn.facts.get("end")
