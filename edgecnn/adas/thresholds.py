@@ -60,11 +60,16 @@ class SceneSettings:
         data, sha256 = _load(path)
         if path != FILE:
             data = _over(_load(FILE)[0], data, path.name)
+        return cls.of(data, path.name, sha256)
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], name: str, sha256: str) -> SceneSettings:
+        """Of the JSON of a whole file. Raises InputError as `read` does."""
         if data.get("version") != VERSION:
-            raise InputError(f"{path.name} has version {data.get('version')}", wanted=f"version {VERSION}")
+            raise InputError(f"{name} has version {data.get('version')}", wanted=f"version {VERSION}")
         return cls(
-            **{name: _section(kind, data[name], f"{path.name}: {name}") for name, kind in SECTIONS.items()},
-            kinds={name: _section(Kind, kind, f"{path.name}: kinds.{name}") for name, kind in data["kinds"].items()},
+            **{section: _section(kind, data[section], f"{name}: {section}") for section, kind in SECTIONS.items()},
+            kinds={key: _section(Kind, kind, f"{name}: kinds.{key}") for key, kind in data["kinds"].items()},
             version=VERSION,
             sha256=sha256,
         )

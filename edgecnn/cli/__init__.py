@@ -18,6 +18,7 @@ from edgecnn.cli import (
     lint,
     predict,
     recipes,
+    replay,
     run,
     sbom,
     scenarios,
@@ -42,6 +43,7 @@ __all__ = [
     "main",
     "predict",
     "recipes",
+    "replay",
     "run",
     "sbom",
     "scenarios",
@@ -57,8 +59,8 @@ __all__ = [
 
 HELP = (  # the order in which they are listed
     *("compile", "train", "slim", "export", "calibrate", "quantize", "sense", "lint", "build", "xray", "cache"),
-    *("sweep", "targets", "predict", "run", "track", "bench", "check", "scenarios", "report", "sign", "verify", "sbom"),
-    *("explain", "classify", "doctor", "recipes", "zoo"),
+    *("sweep", "targets", "predict", "run", "replay", "track", "bench", "check", "scenarios", "report", "sign"),
+    *("verify", "sbom", "explain", "classify", "doctor", "recipes", "zoo"),
 )
 app.registered_commands.sort(key=lambda command: HELP.index(getattr(command.callback, "__name__", "")))
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}

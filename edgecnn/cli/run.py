@@ -60,6 +60,9 @@ def run(
         float | None,
         typer.Option(metavar="MS", min=0.1, help="Frames that take longer are late: counted, and acted on."),
     ] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Record what `edgecnn replay` needs to run the same again.")
+    ] = None,
     preview: Annotated[
         int | None,
         typer.Option(metavar="PORT", min=0, max=65535, help="Show a page on 127.0.0.1:PORT; 0: any free port."),
@@ -125,6 +128,7 @@ def run(
     several = len(streams) > 1
     root = Path("runs") / opened.name
     folders = [(out or root) / name if several else out or root.with_name(f"{opened.name}-{name}") for name in names]
+    tapes = [record and (record / name if several else record) for name in names]
     with ExitStack() as stack:
         page = stack.enter_context(closing(Preview(preview))) if preview is not None else None
         client = stack.enter_context(closing(Mqtt(broker))) if broker else None
@@ -133,8 +137,8 @@ def run(
         ends = run_streams(
             opened,
             [
-                (stream, Outputs(name, folder if sinks else None, tuple(sinks), page, client))
-                for stream, name, folder in zip(streams, names, folders, strict=True)
+                (stream, Outputs(name, folder if sinks else None, tuple(sinks), page, client, tape))
+                for stream, name, folder, tape in zip(streams, names, folders, tapes, strict=True)
             ],
             settings,
             setup,

@@ -20,7 +20,7 @@ class Appearance:
             raise ModelError(
                 f"a model for '{model.task}'", wanted="one that embeds, to tell objects apart by their looks"
             )
-        self._model, self._backend, self._preprocess = model, backend, Preprocess(model)
+        self.model, self.backend, self._preprocess = model, backend, Preprocess(model)
         self.frame: Picture = np.zeros((1, 1, 3), np.uint8)
         self.crops = 0
 
@@ -33,7 +33,7 @@ class Appearance:
         rows = []
         for (left, top), (right, bottom) in zip(low.tolist(), high.tolist(), strict=True):
             tensor, _ = self._preprocess(self.frame[top:bottom, left:right])
-            rows.append(next(iter(self._backend({self._model.input.name: tensor}).values()))[0])
+            rows.append(next(iter(self.backend({self.model.input.name: tensor}).values()))[0])
         self.crops += len(rows)
         table = np.array(rows, np.float32).reshape(len(rows), -1)
         return np.asarray(table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-9), np.float32)

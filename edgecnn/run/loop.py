@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
@@ -105,7 +105,8 @@ class Pipeline:
     """One camera's detector, tracker and scene analysis. State lives here: two cameras need two of them.
 
     `camera` None: a usual dashcam is assumed, and distances stay unknown. `second` names what tracks show; by `looks`
-    objects are known again by what they look like. Raises ModelError for a model without boxes.
+    objects are known again by what they look like; `laps` makes a frame's stopwatch. Raises ModelError for a model
+    without boxes.
     """
 
     def __init__(
@@ -120,12 +121,13 @@ class Pipeline:
         second: SecondStage | None = None,
         looks: Appearance | None = None,
         schedule: ScheduleSettings | None = None,
+        laps: Callable[[], Laps] = Laps,
     ) -> None:
         if model.task != "detect":
             raise ModelError(f"a model for '{model.task}'", wanted="a detector, to track what it finds")
         weak = settings.score / 3
         self.settings, self._model, self._backend, self._given = settings, model, backend, camera
-        self._thresholds = thresholds
+        self._thresholds, self._laps = thresholds, laps
         self._preprocess, self._looks = Preprocess(model), looks
         self._decode = DecodeDetections(model, score=weak, iou=settings.iou)
         self._plan = schedule or planned(model, settings)
@@ -153,7 +155,7 @@ class Pipeline:
         return self._size != (0, 0) and self._analysis.speed_known
 
     def step(self, frame: Frame) -> FrameResult:
-        laps = Laps()
+        laps = self._laps()
         size = (frame.bgr.shape[1], frame.bgr.shape[0])
         grey = reduced(frame.bgr)
         cut = self._cuts.step(grey)

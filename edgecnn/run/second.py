@@ -59,14 +59,14 @@ class SecondStage:
                 do="Name its classes, or run a detector that has this one",
             )
         self.settings = settings or SecondSettings()
-        self._model, self._backend = model, backend
+        self.model, self.backend, self.of = model, backend, tuple(of)
         self._wanted = np.array([not of or name in of for name in first.classes], bool)
         self._preprocess = Preprocess(model)
         self.reset()
 
     def reset(self) -> None:
         """Forget all tracks, as after a hard cut."""
-        self._memory = ById(votes=np.zeros(len(self._model.classes)), looks=0, size=0.0)
+        self._memory = ById(votes=np.zeros(len(self.model.classes)), looks=0, size=0.0)
 
     def step(self, bgr: Picture, tracks: Tracks, measured: F32 | None = None) -> tuple[tuple[str, ...], F32]:
         """Names (N,) of the tracks, "" where there is none yet or the class is not asked for, and their mean
@@ -86,7 +86,7 @@ class SecondStage:
             memory["size"][row] = size[i]
         score, sure = self._sure(rows)
         best = memory["votes"][rows].argmax(1)
-        names = tuple(self._model.classes[k] if known else "" for k, known in zip(best, sure, strict=True))
+        names = tuple(self.model.classes[k] if known else "" for k, known in zip(best, sure, strict=True))
         memory.keep(memory.among(rows))
         return names, score.astype(np.float32)
 
@@ -109,8 +109,8 @@ class SecondStage:
 
     def _look(self, bgr: Picture, xyxy: F32) -> NDArray[np.float64]:
         """Probabilities (C,) of the classes in one box."""
-        tensor, _ = self._preprocess(crop(bgr, xyxy, self._model.width / self._model.height, self.settings.margin))
-        (logits,) = self._backend({self._model.input.name: tensor}).values()
+        tensor, _ = self._preprocess(crop(bgr, xyxy, self.model.width / self.model.height, self.settings.margin))
+        (logits,) = self.backend({self.model.input.name: tensor}).values()
         power = np.exp(logits[0].astype(np.float64) - logits.max())
         return np.asarray(power / power.sum())
 

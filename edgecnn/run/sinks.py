@@ -94,74 +94,77 @@ class VideoSink:
                 self._part.unlink(missing_ok=True)
 
 
-class EventSink:
-    """`events.jsonl`: first {"type": "run", …}, then for each frame {"type": "frame", …} and its {"type": "event", …}.
-    {"type": "mode", …} stands before the frame in which the mode changed, or by itself where none came.
+Item = tuple[FrameResult | None, Status]  # None: the mode changed, and no frame came
 
-    Boxes are px of the frame, times s, distances m; null stands for unknown and for never.
-    """
+
+class EventSink:
+    """`events.jsonl`: first {"type": "run", …}, then the lines of each item (`event_lines`)."""
 
     def __init__(self, path: Path, header: Mapping[str, Any], classes: tuple[str, ...]) -> None:
         self._path, self._part, self._classes = path, _part(path), classes
         self._file: IO[str] = self._part.open("w", encoding="utf-8")
-        self._line({"type": "run", **header})
+        self._file.write(_line({"type": "run", **header}))
 
-    def put(self, item: tuple[FrameResult | None, Status]) -> None:
+    def put(self, item: Item) -> None:
         """A frame and how things stood after it; or a change of mode alone, where no frame came."""
-        result, status = item
-        if status.change:
-            self._line({"type": "mode", **status.change.json()})
-        if result is not None:
-            self._frame(result, status)
-
-    def _frame(self, result: FrameResult, status: Status) -> None:
-        tracks, scene, named = result.tracks, result.scene, bool(result.names)
-        rows = [
-            {
-                "id": int(tracks.id[i]),
-                "label": self._classes[tracks.label[i]],
-                "score": round(float(tracks.score[i]), 3),
-                "xyxy": [round(float(v), 1) for v in tracks.xyxy[i]],
-                "velocity": [round(float(v), 1) for v in tracks.velocity[i]],
-                "distance_m": number(scene.distance_m[i]),
-                "ttc_s": number(scene.ttc_s[i]),
-                "in_path": bool(scene.in_path[i]),
-                "warned": bool(scene.warned[i]),
-                "missed": int(tracks.missed[i]),
-                **(
-                    {"name": result.names[i] or None, "name_score": number(result.name_score[i]) or None}
-                    if named
-                    else {}
-                ),
-            }
-            for i in range(len(tracks))
-        ]
-        self._line(
-            {
-                "type": "frame",
-                "index": result.frame.index,
-                "t_s": round(result.frame.t_ns / 1e9, 4),
-                "mode": status.mode,
-                "ms": round(status.ms, 2),
-                "age_ms": number(1e3 * status.age_s, 1),
-                "late": status.late,
-                "dropped": status.dropped,
-                "invalid": result.invalid,
-                "detector": result.why,
-                "cut": result.cut,
-                "warnings": list(scene.on),
-                "tracks": rows,
-            }
-        )
-        for event in scene.warnings:
-            self._line({"type": "event", **event.json()})
+        self._file.writelines(event_lines(item, self._classes))
 
     def close(self) -> None:
         self._file.close()
         _name(self._part, self._path)
 
-    def _line(self, data: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(data, allow_nan=False) + "\n")
+
+def event_lines(item: Item, classes: tuple[str, ...]) -> list[str]:
+    """For a frame {"type": "frame", …} and its {"type": "event", …}. {"type": "mode", …} stands before the frame in
+    which the mode changed, or by itself where none came.
+
+    Boxes are px of the frame, times s, distances m; null stands for unknown and for never.
+    """
+    result, status = item
+    lines = [_line({"type": "mode", **status.change.json()})] if status.change else []
+    if result is not None:
+        lines.append(_line(_frame(result, status, classes)))
+        lines += [_line({"type": "event", **event.json()}) for event in result.scene.warnings]
+    return lines
+
+
+def _frame(result: FrameResult, status: Status, classes: tuple[str, ...]) -> dict[str, Any]:
+    tracks, scene, named = result.tracks, result.scene, bool(result.names)
+    rows = [
+        {
+            "id": int(tracks.id[i]),
+            "label": classes[tracks.label[i]],
+            "score": round(float(tracks.score[i]), 3),
+            "xyxy": [round(float(v), 1) for v in tracks.xyxy[i]],
+            "velocity": [round(float(v), 1) for v in tracks.velocity[i]],
+            "distance_m": number(scene.distance_m[i]),
+            "ttc_s": number(scene.ttc_s[i]),
+            "in_path": bool(scene.in_path[i]),
+            "warned": bool(scene.warned[i]),
+            "missed": int(tracks.missed[i]),
+            **({"name": result.names[i] or None, "name_score": number(result.name_score[i]) or None} if named else {}),
+        }
+        for i in range(len(tracks))
+    ]
+    return {
+        "type": "frame",
+        "index": result.frame.index,
+        "t_s": round(result.frame.t_ns / 1e9, 4),
+        "mode": status.mode,
+        "ms": round(status.ms, 2),
+        "age_ms": number(1e3 * status.age_s, 1),
+        "late": status.late,
+        "dropped": status.dropped,
+        "invalid": result.invalid,
+        "detector": result.why,
+        "cut": result.cut,
+        "warnings": list(scene.on),
+        "tracks": rows,
+    }
+
+
+def _line(data: Mapping[str, Any]) -> str:
+    return json.dumps(data, allow_nan=False) + "\n"
 
 
 class MotSink:
@@ -171,7 +174,7 @@ class MotSink:
         self._path, self._part = path, _part(path)
         self._file: IO[str] = self._part.open("w", encoding="utf-8")
 
-    def put(self, item: tuple[FrameResult | None, Status]) -> None:
+    def put(self, item: Item) -> None:
         result, _ = item
         if result is None:
             return

@@ -26,12 +26,13 @@ from edgecnn.run.loop import FrameResult, Pipeline, RunSettings
 from edgecnn.run.modes import Change, Gate, Modes, Status
 from edgecnn.run.mqtt import Mqtt
 from edgecnn.run.preview import Board, Preview
+from edgecnn.run.record import Tape, describe
 from edgecnn.run.second import SecondStage
-from edgecnn.run.sinks import Background, EventSink, MotSink, VideoSink
+from edgecnn.run.sinks import Background, EventSink, Item, MotSink, VideoSink
 from edgecnn.run.sources import Source
 from edgecnn.run.stills import Stills
 from edgecnn.run.tally import RunSummary, Tally
-from edgecnn.run.timing import working_ms
+from edgecnn.run.timing import Watch, working_ms
 from edgecnn.scene import Frame
 
 SinkName = Literal["video", "events", "mot"]
@@ -50,6 +51,8 @@ class Outputs:
     sinks: tuple[SinkName, ...] = ("video", "events")
     preview: Preview | None = None
     mqtt: Mqtt | None = None
+    record: Path | None = None  # a folder for what a replay needs; None: nothing is recorded
+    also: tuple[Callable[[Item], None], ...] = ()  # hear every item, in the stream's own thread
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,6 @@ class Setup:
     thresholds: SceneSettings | None = None  # None: the shipped ones
     second: Callable[[], SecondStage] | None = None  # makes one for each stream; it names what tracks show
     looks: Callable[[], Appearance] | None = None  # the same; objects are known again by it
-
-
-Item = tuple[FrameResult | None, Status]  # None: the mode changed, and no frame came
 
 
 class Stream:
@@ -77,22 +77,37 @@ class Stream:
         settings: RunSettings,
         outputs: Outputs,
         setup: Setup | None = None,
+        watch: Watch | None = None,
     ) -> None:
         model, setup = bundle.require_model(), setup or Setup()
         thresholds = setup.thresholds or SceneSettings.read()
         self.source, self.outputs, self.over = source, outputs, False
         self.error: Exception | None = None
+        second = setup.second() if setup.second else None
+        looks = setup.looks() if setup.looks else None
+        self._watch = watch or Watch()
+        self.tally = Tally(bundle, source, role, settings, thresholds)
+        camera = setup.camera or source.camera
+        self._tape: Tape | None = None
+        if outputs.record is not None:
+            self._tape = Tape(outputs.record, model, settings)
+            self._header = describe(bundle, role, settings, source, camera, thresholds, second, looks)
+            backend = self._tape.detector(backend)
+            if second:
+                second.backend = self._tape.listen("second", second.backend)
+            if looks:
+                looks.backend = self._tape.listen("looks", looks.backend)
         self.pipeline = Pipeline(
             model,
             backend,
             settings,
             fps=source.fps,
-            camera=setup.camera or source.camera,
+            camera=camera,
             thresholds=thresholds,
-            second=setup.second() if setup.second else None,
-            looks=setup.looks() if setup.looks else None,
+            second=second,
+            looks=looks,
+            laps=self._watch.laps,
         )
-        self.tally = Tally(bundle, source, role, settings, thresholds)
         self._deadline_ms, self._classes = settings.deadline_ms, model.classes
         self._health, self._clock, self._modes, self._gate = CameraHealth(), Clock(source.fps), Modes(), Gate()
         self._board: Board | None = None
@@ -101,13 +116,13 @@ class Stream:
         self._video: VideoSink | None = None
         self._pictures: Background[Item] | None = None
         self._texts: list[Background[Item]] = []
+        self._hear: list[Callable[[Item], None]] = []  # of every item: those sinks, the recording, who else asked
         self._stack = ExitStack()
         self._recent: deque[float] = deque(maxlen=LATELY)
-        self._began_s = time.monotonic()
         self._t_s = 0.0  # of the last frame, by the clock of the modes
 
     def __enter__(self) -> Stream:
-        self._began_s = time.monotonic()
+        self._watch.start()
         with ExitStack() as stack:
             self._open_sinks(stack)
             stack.enter_context(self.source)
@@ -126,6 +141,8 @@ class Stream:
 
     def turn(self) -> bool:
         """Work on a frame if one is ready; whether one was. What goes wrong ends this stream alone: see `error`."""
+        self._watch.turn()
+        frame = None
         try:
             frame = self.source.take()
             if frame is not None:
@@ -134,9 +151,13 @@ class Stream:
                 self.over = True
             elif self.source.live:
                 self._idle()
+            if self._tape and (frame is not None or self.over or self.source.live):
+                self._tape.turn(frame, self._watch.seen, self.source.dropped, "" if self.over else None)
         except Exception as error:  # the other streams go on
             self.error, self.over = error, True
             self._tell(self._modes.stop(self._now_s(), "the stream ended" if self.source.live else "an error"))
+            if self._tape:
+                self._tape.turn(frame, self._watch.seen, self.source.dropped, str(error))
             return False
         return frame is not None
 
@@ -145,11 +166,11 @@ class Stream:
 
     def _work(self, frame: Frame) -> None:
         result = self.pipeline.step(replace(frame, t_ns=self._clock(frame.t_ns)))
-        began = time.perf_counter_ns()
-        self._t_s = time.monotonic() - self._began_s if self.source.live else result.frame.t_ns / 1e9
+        self._t_s = self._watch.now_s() if self.source.live else result.frame.t_ns / 1e9
+        laps = self._watch.laps()
         faults = self._health.step(result.grey, result.frame.t_ns / 1e9) if result.grey is not None else ()
-        health_ns = time.perf_counter_ns() - began
-        result = replace(result, ns={"decode": self.source.decode_ns, **result.ns, "health": health_ns})
+        laps.lap("health")
+        result = replace(result, ns={"decode": self.source.decode_ns, **result.ns, **laps.ns})
         ms, age_s = working_ms(result.ns), self.source.age_s(frame)
         late, stale = 0 < self._deadline_ms < ms, age_s > self._modes.settings.stale_s
         change = self._modes.step(
@@ -195,7 +216,7 @@ class Stream:
         self._show(Status(self._modes.mode, self._modes.causes, age_s=late_s, dropped=self.source.dropped), ())
 
     def _now_s(self) -> float:
-        return time.monotonic() - self._began_s if self.source.live else self._t_s
+        return self._watch.now_s() if self.source.live else self._t_s
 
     def _tell(self, change: Change | None, *, told_by_frame: bool = False) -> None:
         if change is None:
@@ -205,8 +226,8 @@ class Stream:
         causes = f" ({', '.join(change.causes)})" if change.causes else ""
         note(f"{self.source.name}: {change.mode}{causes}")
         if not told_by_frame:
-            for sink in self._texts:
-                sink.put((None, Status(change.mode, change.causes, change=change)))
+            for hear in self._hear:
+                hear((None, Status(change.mode, change.causes, change=change)))
 
     def _show(self, status: Status, on: tuple[str, ...], *, ended: bool = False) -> None:
         if self._board is not None:
@@ -215,10 +236,10 @@ class Stream:
     def _hand_on(self, result: FrameResult, status: Status) -> None:
         if self._pictures is not None:
             self._pictures.put((result, status))
-        if self._texts:
+        if self._hear:
             bare = replace(result, frame=replace(result.frame, bgr=NOTHING), grey=None)  # text needs no pixels
-            for sink in self._texts:
-                sink.put((bare, status))
+            for hear in self._hear:
+                hear((bare, status))
 
     def _open_sinks(self, stack: ExitStack) -> None:
         out, files = self.outputs, self.tally.files
@@ -247,6 +268,12 @@ class Stream:
             stack.enter_context(closing(self._pictures))
         for sink in self._texts:
             stack.enter_context(closing(sink))
+        self._hear = [*(sink.put for sink in self._texts), *out.also]
+        if self._tape is not None:
+            self._tape.open(self._header, self.source)
+            files["recording"] = str(out.record)
+            self._hear.append(self._tape.put)
+            stack.enter_context(closing(self._tape))
 
     def _draw(self, item: Item) -> None:
         """In the thread of the pictures: drawn once, for the video, the page and the stills."""

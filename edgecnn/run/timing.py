@@ -41,6 +41,31 @@ class Laps:
         self._since = now
 
 
+class Watch:
+    """Every clock that the decisions of one stream depend on, read through one hand: a recording keeps what was read
+    in a turn (`seen`), a replay says it again."""
+
+    def __init__(self) -> None:
+        self._began_s = time.monotonic()
+        self.seen: list[float] = []  # by now_s, in this turn
+
+    def start(self) -> None:
+        self._began_s = time.monotonic()
+
+    def turn(self) -> None:
+        """Another turn of the stream begins."""
+        self.seen = []
+
+    def now_s(self) -> float:
+        """Since the stream began."""
+        self.seen.append(time.monotonic() - self._began_s)
+        return self.seen[-1]
+
+    def laps(self) -> Laps:
+        """A stopwatch for a frame, or for a part of one."""
+        return Laps()
+
+
 class StageTimes:
     """Columns of stage times over many frames. A stage counts only in the frames in which it ran."""
 
