@@ -81,7 +81,7 @@ def test_clocks_are_recorded(bundle: Bundle, tmp_path: Path) -> None:
     backend = open_backend(bundle, "fp32", threads=1)
 
     def slow(feeds: Any) -> Any:
-        time.sleep(0.03)
+        time.sleep(0.06)
         return backend(feeds)
 
     source = script(60, live=True, pause_s=0.02, silence_s=0.7, error="unplugged")

@@ -23,6 +23,8 @@ from edgecnn.run.modes import Change, Status
 from edgecnn.run.sources import Source
 from edgecnn.run.timing import StageTimes
 
+LATEST = 15_000  # frames, ten minutes at 25 a second: percentiles of times are of these, or days would fill the memory
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -54,8 +56,8 @@ class RunSummary:
     mode_seconds: dict[str, float]
     modes: list[dict[str, Any]]  # the changes
     events: list[dict[str, Any]]
-    stages: dict[str, dict[str, float]]  # stage → n, mean, p50, p95, p99, max in ms; `frame` = all but decode and
-    # sink; `age` = of a live source's frame when its warnings were known
+    stages: dict[str, dict[str, float]]  # stage → n, mean, p50 to p99.9 of the LATEST, max in ms; `frame` = all but
+    # decode and sink; `age` = of a live source's frame when its warnings were known
     sinks: dict[str, dict[str, Any]]  # written, dropped, mean ms in the sink's own thread, failed
     warning: str  # what of the source could not be used, "" for nothing
     complete: bool  # the source was read to its end
@@ -93,7 +95,7 @@ class Tally:
             "fcw_on_s": thresholds.fcw.on_s,
         }
         self._names: dict[int, str] = {}
-        self._times = StageTimes()
+        self._times = StageTimes(LATEST)
         self._macs = self._searched = 0.0  # in whole frames
         self._cost = share_of_regions(bundle)
         self._reasons: Counter[str] = Counter()

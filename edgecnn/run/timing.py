@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,23 +68,35 @@ class Watch:
 
 
 class StageTimes:
-    """Columns of stage times over many frames. A stage counts only in the frames in which it ran."""
+    """Columns of stage times over many frames. A stage counts only in the frames in which it ran.
 
-    def __init__(self) -> None:
-        self._ns: dict[str, list[int]] = {}
+    `last`: so many of the newest times are kept of each stage, and percentiles are of those; a run of days must not
+    fill the memory. None: all of them. How many there were, their mean and their maximum are those of all.
+    """
+
+    def __init__(self, last: int | None = None) -> None:
+        self._last = last
+        self._ns: dict[str, deque[int]] = {}
+        self._all: dict[str, tuple[int, int, int]] = {}  # count, sum, largest
 
     def add(self, ns: Mapping[str, int]) -> None:
         for stage, value in ns.items():
-            self._ns.setdefault(stage, []).append(value)
+            self._ns.setdefault(stage, deque(maxlen=self._last)).append(value)
+            count, total, largest = self._all.get(stage, (0, 0, 0))
+            self._all[stage] = (count + 1, total + value, max(largest, value))
 
     def ms(self, stage: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """(N,) ms, one for each frame in which the stage ran."""
-        return np.array(self._ns.get(stage, []), np.float64) / 1e6
+        """(N,) ms, one for each frame that is kept and in which the stage ran."""
+        return np.array(self._ns.get(stage, ()), np.float64) / 1e6
 
     def table(self) -> dict[str, dict[str, float]]:
-        """stage → n, mean, p50, p95, p99, max, in ms; JSON-able."""
-        known = [s for s in STAGES if s in self._ns] + [s for s in self._ns if s not in STAGES]
-        return {stage: percentiles(self.ms(stage)) for stage in known}
+        """stage → n, mean, percentiles, max, in ms; JSON-able."""
+        return {s: self._row(s) for s in (*filter(self._ns.__contains__, STAGES), *(self._ns.keys() - set(STAGES)))}
+
+    def _row(self, stage: str) -> dict[str, float]:
+        count, total, largest = self._all[stage]
+        whole = {"n": count, "mean": round(total / count / 1e6, 4), "max": round(largest / 1e6, 4)}
+        return {**percentiles(self.ms(stage)), **whole}
 
 
 def percentiles(ms: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float]:
