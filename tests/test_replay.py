@@ -87,7 +87,7 @@ def test_clocks_are_recorded(bundle: Bundle, tmp_path: Path) -> None:
     source = script(60, live=True, pause_s=0.02, silence_s=0.7, error="unplugged")
     folder = recorded(bundle, tmp_path, source, replace(EVERY, deadline_ms=5.0), slow)
     modes = {line["mode"] for line in lines(tmp_path / "out", "mode")}
-    assert {"REDUCED", "WARN-OFF", "STOP"} <= modes and source.dropped > 5
+    assert {"REDUCED", "WARN-OFF", "STOP"} <= modes and source.dropped > 0
     result = replay(Recording(folder), out=tmp_path / "again")
     assert result.same and result.ended.startswith("unplugged")
     assert said(tmp_path / "again") == said(tmp_path / "out")

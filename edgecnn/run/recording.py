@@ -175,8 +175,10 @@ def frame_of(turn: Turn, bgr: Picture) -> Frame:
 def _columns(path: Path) -> dict[str, Array]:
     with zipfile.ZipFile(path) as packed:
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in packed.infolist()}
-    if set(sizes) != set(COLUMNS) or max(sizes.values()) > LARGEST:
-        raise InputError(f"columns {sizes}, in bytes", wanted=f"{', '.join(COLUMNS)}, each below {LARGEST}")
+        if set(sizes) != set(COLUMNS) or max(sizes.values()) > LARGEST:
+            raise InputError(f"columns {sizes}, in bytes", wanted=f"{', '.join(COLUMNS)}, each below {LARGEST}")
+        if changed := packed.testzip():  # numpy alone reads as far as a column's length says, and may miss its checksum
+            raise InputError(f"{changed} was changed after it was written", wanted="it as it was written")
     with np.load(path, allow_pickle=False) as file:
         columns = {name: file[name] for name in COLUMNS}
     for name, dtype in COLUMNS.items():
