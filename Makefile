@@ -3,6 +3,7 @@
 # make check   lint, format, types, the import contract      make bench        latency, FP32 beside INT8
 # make docs    the site, into out/site
 # make chaos   kills, full disks, pauses: what is promised and what happened (15 minutes)
+# make soak    a hundred thousand frames in one run: memory, threads, files and times stay flat (40 minutes)
 # make zoo-table   every zoo model and ONNX files from elsewhere through the whole line, into docs/zoo.md (hours)
 #
 # TORCH names the torch to install: TORCH='torch --index-url https://...' takes another build, e.g. one for your GPU.
@@ -28,7 +29,7 @@ TEXT_SHA  := e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c
 
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test test-slow check bench chaos docs zoo-table clean
+.PHONY: demo test test-slow check bench chaos soak docs zoo-table clean
 .DELETE_ON_ERROR:
 
 demo: $(READY) $(CLIP)
@@ -64,6 +65,9 @@ bench: $(READY) $(CLIP)
 
 chaos: $(READY)
 	$(BIN)/python benchmarks/chaos.py
+
+soak: $(READY)
+	$(BIN)/python benchmarks/soak.py
 
 docs: $(READY)
 	$(BIN)/mkdocs build --strict

@@ -452,6 +452,17 @@ def test_stage_times_count_only_frames_in_which_a_stage_ran() -> None:
     assert table["track"] == {"n": 2, "mean": 2.0, "p50": 2.0, "p90": 2.8, "p95": 2.9, "p99": 2.98, "max": 3.0}
 
 
+def test_a_long_run_keeps_a_bounded_number_of_times() -> None:
+    """Percentiles are of the newest; count, mean and maximum of all."""
+    times = StageTimes(last=100)
+    for ms in (50, *[1] * 900, *range(1, 101)):
+        times.add({"infer": ms * 1_000_000})
+    assert times.ms("infer").tolist() == list(range(1, 101))
+    row = times.table()["infer"]
+    assert (row["n"], row["p50"], row["max"]) == (1001, 50.5, 100.0)
+    assert row["mean"] == pytest.approx((50 + 900 + 5050) / 1001, abs=1e-3)
+
+
 def test_laps_of_one_stage_add_up() -> None:
     laps = Laps()
     for stage in ("track", "infer", "track"):
